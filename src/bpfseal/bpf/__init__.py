@@ -1,0 +1,1 @@
+"""The BPF instruction set, UAPI constants and `bpf_attr` layouts."""

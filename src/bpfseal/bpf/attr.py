@@ -1,0 +1,199 @@
+"""The layouts of ``union bpf_attr`` for the commands that a load needs.
+
+Offsets and sizes are those of ``include/uapi/linux/bpf.h``. A layout packs named fields into bytes
+of a given length and reads them back; pointers are u64.
+
+Example:
+    >>> MAP_FREEZE.pack(map_fd=5).hex()
+    '05000000'
+    >>> PROG_LOAD.end("core_relo_rec_size")
+    140
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bpfseal.bpf.insn import ByteOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: byte offset, byte size, and whether it is signed or a byte string."""
+
+    offset: int
+    size: int
+    signed: bool = False
+    is_bytes: bool = False
+
+    @property
+    def end(self) -> int:
+        """The offset behind the field."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class AttrLayout:
+    """The part of ``union bpf_attr`` that one command uses.
+
+    Attributes:
+        fields: the fields by name.
+        size: the bytes that `pack` writes when no other length is asked for.
+    """
+
+    fields: Mapping[str, Field]
+    size: int
+
+    def offset(self, name: str) -> int:
+        """The byte offset of a field."""
+        return self.fields[name].offset
+
+    def end(self, name: str) -> int:
+        """The offset behind a field, ``offsetofend`` in C."""
+        return self.fields[name].end
+
+    def pack(
+        self, *, size: int | None = None, byteorder: ByteOrder = "little", **values: int | bytes
+    ) -> bytes:
+        """Return `size` bytes with the named fields set and all others zero.
+
+        Byte strings that are too long are cut off so that a final zero byte remains, as
+        ``libbpf_strlcpy`` does with names.
+
+        Raises:
+            ValueError: a number that does not fit its field, or a field behind `size`.
+        """
+        out = bytearray(self.size if size is None else size)
+        for name, value in values.items():
+            field = self.fields[name]
+            if field.end > len(out):
+                raise ValueError(f"field {name} lies behind {len(out)} bytes")
+            if isinstance(value, bytes):
+                raw = value[: field.size - 1].ljust(field.size, b"\0")
+            else:
+                mask = (1 << 8 * field.size) - 1
+                if not -(mask // 2 + 1) <= value <= mask:
+                    raise ValueError(f"{value} does not fit {name}")
+                raw = (value & mask).to_bytes(field.size, byteorder)
+            out[field.offset : field.end] = raw
+        return bytes(out)
+
+    def unpack(self, data: bytes) -> dict[str, int]:
+        """Return the numeric fields; those behind the end of `data` are 0 (little-endian)."""
+        padded = data.ljust(max(field.end for field in self.fields.values()), b"\0")
+        return {
+            name: int.from_bytes(padded[field.offset : field.end], "little", signed=field.signed)
+            for name, field in self.fields.items()
+            if not field.is_bytes
+        }
+
+    def name_field(self, data: bytes, name: str) -> str:
+        """Return a byte-string field up to its first zero byte, as text."""
+        field = self.fields[name]
+        raw = data[field.offset : field.end]
+        return raw.split(b"\0", 1)[0].decode("ascii", "replace")
+
+
+def _layout(*entries: tuple[str, int, int] | tuple[str, int, int, str]) -> AttrLayout:
+    fields = {
+        entry[0]: Field(
+            entry[1],
+            entry[2],
+            signed="signed" in entry[3:],
+            is_bytes="bytes" in entry[3:],
+        )
+        for entry in entries
+    }
+    return AttrLayout(fields, max(field.end for field in fields.values()))
+
+
+MAP_CREATE = _layout(
+    ("map_type", 0, 4),
+    ("key_size", 4, 4),
+    ("value_size", 8, 4),
+    ("max_entries", 12, 4),
+    ("map_flags", 16, 4),
+    ("inner_map_fd", 20, 4),
+    ("numa_node", 24, 4),
+    ("map_name", 28, 16, "bytes"),
+    ("map_ifindex", 44, 4),
+    ("btf_fd", 48, 4),
+    ("btf_key_type_id", 52, 4),
+    ("btf_value_type_id", 56, 4),
+    ("btf_vmlinux_value_type_id", 60, 4),
+    ("map_extra", 64, 8),
+    ("value_type_btf_obj_fd", 72, 4, "signed"),
+    ("map_token_fd", 76, 4, "signed"),
+    ("excl_prog_hash", 80, 8),
+    ("excl_prog_hash_size", 88, 4),
+)
+
+MAP_ELEM = _layout(("map_fd", 0, 4), ("key", 8, 8), ("value", 16, 8), ("flags", 24, 8))
+
+MAP_FREEZE = _layout(("map_fd", 0, 4))
+
+PROG_LOAD = _layout(
+    ("prog_type", 0, 4),
+    ("insn_cnt", 4, 4),
+    ("insns", 8, 8),
+    ("license", 16, 8),
+    ("log_level", 24, 4),
+    ("log_size", 28, 4),
+    ("log_buf", 32, 8),
+    ("kern_version", 40, 4),
+    ("prog_flags", 44, 4),
+    ("prog_name", 48, 16, "bytes"),
+    ("prog_ifindex", 64, 4),
+    ("expected_attach_type", 68, 4),
+    ("prog_btf_fd", 72, 4),
+    ("func_info_rec_size", 76, 4),
+    ("func_info", 80, 8),
+    ("func_info_cnt", 88, 4),
+    ("line_info_rec_size", 92, 4),
+    ("line_info", 96, 8),
+    ("line_info_cnt", 104, 4),
+    ("attach_btf_id", 108, 4),
+    ("attach_btf_obj_fd", 112, 4),
+    ("core_relo_cnt", 116, 4),
+    ("fd_array", 120, 8),
+    ("core_relos", 128, 8),
+    ("core_relo_rec_size", 136, 4),
+    ("log_true_size", 140, 4),
+    ("prog_token_fd", 144, 4, "signed"),
+    ("fd_array_cnt", 148, 4),
+    ("signature", 152, 8),
+    ("signature_size", 160, 4),
+    ("keyring_id", 164, 4, "signed"),
+)
+
+BTF_LOAD = _layout(
+    ("btf", 0, 8),
+    ("btf_log_buf", 8, 8),
+    ("btf_size", 16, 4),
+    ("btf_log_size", 20, 4),
+    ("btf_log_level", 24, 4),
+    ("btf_log_true_size", 28, 4),
+    ("btf_flags", 32, 4),
+    ("btf_token_fd", 36, 4, "signed"),
+)
+
+PROG_RUN = _layout(
+    ("prog_fd", 0, 4),
+    ("retval", 4, 4),
+    ("data_size_in", 8, 4),
+    ("data_size_out", 12, 4),
+    ("data_in", 16, 8),
+    ("data_out", 24, 8),
+    ("repeat", 32, 4),
+    ("duration", 36, 4),
+    ("ctx_size_in", 40, 4),
+    ("ctx_size_out", 44, 4),
+    ("ctx_in", 48, 8),
+    ("ctx_out", 56, 8),
+    ("flags", 64, 4),
+    ("cpu", 68, 4),
+    ("batch_size", 72, 4),
+)
+
+OBJ_GET_INFO_BY_FD = _layout(("bpf_fd", 0, 4), ("info_len", 4, 4), ("info", 8, 8))

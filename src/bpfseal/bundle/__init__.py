@@ -1,0 +1,1 @@
+"""Signed loaders on disk: one bundle holds the variants of one object."""

@@ -1,0 +1,1 @@
+"""Kernels to load into: the protocol, the load itself, and the kernel model."""

@@ -1,0 +1,1 @@
+"""From a `BpfObject` to a `Loader`: instructions, metadata and loader BTF."""

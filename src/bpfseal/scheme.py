@@ -1,0 +1,54 @@
+"""The schemes of signed BPF loaders, as data.
+
+A scheme says what a signature covers and who checks the metadata. What a scheme emits into the
+loader lives in `bpfseal.loader.checks`; everything else that differs between schemes is here, once.
+
+Example:
+    >>> SCHEMES["kfunc"].signed_parts
+    ('insns', 'btf')
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Part = Literal["insns", "btf", "metadata"]
+"""A part of a loader that a signature can cover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One design of a signed loader.
+
+    Attributes:
+        name: the name used on the command line and in bundles.
+        title: one line for people.
+        signed_parts: the parts of the loader that the signature covers, in signed order.
+        has_loader_btf: the loader comes with a BTF of its own, given as ``prog_btf_fd``.
+        wants_map_hash: user space must ask for the metadata map's hash (BPF_OBJ_GET_INFO_BY_FD)
+            before the load, because the loader's instructions read ``map->sha``.
+        binds_metadata: ``fd_array_cnt`` is 1, so that the kernel itself covers the metadata.
+        copies_host_values: a signed loader takes ``max_entries`` and ``initial_value`` from the
+            host's context (generators before June 2026).
+    """
+
+    name: str
+    title: str
+    signed_parts: tuple[Part, ...]
+    has_loader_btf: bool = False
+    wants_map_hash: bool = False
+    binds_metadata: bool = False
+    copies_host_values: bool = False
+
+
+KFUNC = Scheme(
+    name="kfunc",
+    title="the kfunc bpf_loader_verify_metadata checks the metadata",
+    signed_parts=("insns", "btf"),
+    has_loader_btf=True,
+    copies_host_values=True,
+)
+
+SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (KFUNC,)}
+"""All schemes by name."""
