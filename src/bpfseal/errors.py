@@ -4,7 +4,7 @@ One root class, one subclass for each exit status of the command line. The messa
 says what is wrong, where, and why; `hint` says what to do about it.
 
 Example:
-    >>> str(MalformedInput("not an ELF file", where="a.bpf.o"))
+    >>> str(InputError("not an ELF file", where="a.bpf.o"))
     'a.bpf.o: not an ELF file'
 """
 
@@ -46,13 +46,13 @@ class BpfsealError(Exception):
         return f"{text} ({self.hint})" if self.hint else text
 
 
-class MalformedInput(BpfsealError):
+class InputError(BpfsealError):
     """A file, blob or header that cannot be read or does not follow its format."""
 
     exit_status = 3
 
 
-class UnsupportedInput(MalformedInput):
+class UnsupportedError(InputError):
     """Well-formed input that asks for something that no loader can do."""
 
 
@@ -68,7 +68,7 @@ class VerificationError(BpfsealError):
     exit_status = 1
 
 
-class EnvironmentUnable(BpfsealError):
+class CapabilityError(BpfsealError):
     """This machine cannot do what was asked: no privilege, no such kernel feature or token."""
 
     exit_status = 4

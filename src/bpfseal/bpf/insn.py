@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from bpfseal.bpf import opcodes as op
-from bpfseal.errors import MalformedInput
+from bpfseal.errors import InputError
 
 INSN_SIZE = 8
 """Bytes of one instruction slot."""
@@ -46,11 +46,8 @@ class Insn(NamedTuple):
 
         In big-endian byte order the two register fields change places too (RFC 9669, section 3).
         """
-        if byteorder == "little":
-            regs = self.src << 4 | self.dst
-        else:
-            regs = self.dst << 4 | self.src
-        return _LAYOUT[byteorder].pack(self.code, regs, self.off, self.imm)
+        high, low = (self.src, self.dst) if byteorder == "little" else (self.dst, self.src)
+        return _LAYOUT[byteorder].pack(self.code, high << 4 | low, self.off, self.imm)
 
     @property
     def insn_class(self) -> int:
@@ -72,10 +69,10 @@ def decode_insns(data: bytes, byteorder: ByteOrder = "little") -> list[Insn]:
     """Return the slots of a program.
 
     Raises:
-        MalformedInput: if the length is no multiple of 8 bytes.
+        InputError: if the length is no multiple of 8 bytes.
     """
     if len(data) % INSN_SIZE:
-        raise MalformedInput(f"{len(data)} bytes of instructions are no multiple of {INSN_SIZE}")
+        raise InputError(f"{len(data)} bytes of instructions are no multiple of {INSN_SIZE}")
     slots = _LAYOUT[byteorder].iter_unpack(data)
     if byteorder == "little":
         return [Insn(code, regs & 15, regs >> 4, off, imm) for code, regs, off, imm in slots]
