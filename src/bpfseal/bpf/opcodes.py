@@ -69,10 +69,17 @@ JLE: Final = 0xB0
 JSLT: Final = 0xC0
 JSLE: Final = 0xD0
 
+JCOND: Final = 0xE0
+"""may_goto, a jump of Linux that the RFC does not have (``include/uapi/linux/bpf.h``)."""
+
 # Atomic operations, in `imm`: RFC 9669, section 5.3.
 FETCH: Final = 0x01
 XCHG: Final = 0xE0 | FETCH
 CMPXCHG: Final = 0xF0 | FETCH
+
+# Atomic loads and stores of Linux, in `imm` too (include/uapi/linux/bpf.h).
+LOAD_ACQ: Final = 0x100
+STORE_REL: Final = 0x110
 
 LD_IMM64: Final = LD | IMM | DW
 """The one instruction that takes two slots (RFC 9669, section 5.4)."""

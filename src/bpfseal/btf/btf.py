@@ -1,0 +1,333 @@
+"""BTF as a value: the types of a program, read from the raw bytes of a .BTF section.
+
+All records of the type section are 32-bit words, so the section is decoded once, in bulk, and a
+type is found by the index of its first word.
+
+Example:
+    >>> from bpfseal.btf.builder import BtfBuilder
+    >>> builder = BtfBuilder()
+    >>> int_id = builder.add_int("int", 4, signed=True)
+    >>> btf = Btf.from_bytes(builder.encode())
+    >>> btf.type_by_id(int_id).name
+    'int'
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from bpfseal.bpf.insn import ByteOrder
+from bpfseal.btf.kinds import (
+    FIXED_WORDS,
+    HEADER_WORDS,
+    MEMBER_WORDS,
+    MODIFIERS,
+    REFERENCES,
+    SIZED,
+    Kind,
+)
+from bpfseal.errors import InputError
+
+MAGIC = 0xEB9F
+MIN_HEADER_SIZE = 24
+MAX_RESOLVE_DEPTH = 32
+"""Longest chain of modifiers that is followed, as in the kernel (MAX_RESOLVE_DEPTH)."""
+
+POINTER_SIZE = 8
+"""Bytes of a pointer in BPF."""
+
+_MAX_KIND = max(Kind)
+
+
+class Member(NamedTuple):
+    """A member of a STRUCT or UNION; `bit_offset` still holds a bitfield's size in bits 24-31."""
+
+    name: str
+    type_id: int
+    bit_offset: int
+
+
+class VarSecinfo(NamedTuple):
+    """An entry of a DATASEC: the VAR's type id, and its offset and size in bytes."""
+
+    type_id: int
+    offset: int
+    size: int
+
+
+class BtfType(NamedTuple):
+    """The common part of a type.
+
+    Attributes:
+        id: the type id; 0 is void.
+        name: the name, or ``""``.
+        kind: the kind.
+        vlen: the number of entries behind the record; for FUNC the linkage.
+        kind_flag: bit 31 of ``info``.
+        third: size in bytes or the referenced type's id, by kind.
+    """
+
+    id: int
+    name: str
+    kind: Kind
+    vlen: int
+    kind_flag: bool
+    third: int
+
+
+VOID = BtfType(0, "", Kind.VOID, 0, kind_flag=False, third=0)
+
+
+@dataclass(frozen=True)
+class Btf:
+    """A parsed BTF blob.
+
+    Attributes:
+        raw: the bytes as they were read.
+        byteorder: the byte order of the blob.
+        words: the type section as 32-bit words.
+        starts: the index in `words` of each type's first word, by type id; index 0 is void.
+        strings: the string section.
+        types_offset: where in `raw` the type section begins.
+    """
+
+    raw: bytes
+    byteorder: ByteOrder
+    words: Sequence[int]
+    starts: Sequence[int]
+    strings: bytes
+    types_offset: int
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, where: str = ".BTF") -> Btf:
+        """Parse and check a BTF blob: every offset, id and name in it is valid afterwards.
+
+        Rules: ``btf_parse_hdr`` and ``btf_check_all_metas`` in kernel/bpf/btf.c.
+
+        Raises:
+            InputError: malformed BTF, with the place.
+        """
+        if len(raw) < MIN_HEADER_SIZE:
+            raise InputError(f"{len(raw)} bytes are too few for a BTF header", where=where)
+        byteorder: ByteOrder = "little"
+        if raw[:2] == MAGIC.to_bytes(2, "big"):
+            byteorder = "big"
+        elif raw[:2] != MAGIC.to_bytes(2, "little"):
+            raise InputError("no BTF magic", where=where)
+        sign = "<" if byteorder == "little" else ">"
+        version, flags, header_size, type_off, type_len, str_off, str_len = struct.unpack_from(
+            f"{sign}BBIIIII", raw, 2
+        )
+        if version != 1 or flags:
+            raise InputError(f"BTF version {version}, flags {flags:#x} are unknown", where=where)
+        if not MIN_HEADER_SIZE <= header_size <= len(raw):
+            raise InputError(f"BTF header of {header_size} bytes", where=where)
+        if type_off % 4 or type_len % 4 or type_off + type_len > str_off:
+            raise InputError("BTF type section is misplaced", where=where)
+        if header_size + str_off + str_len > len(raw):
+            raise InputError("BTF string section reaches behind the end", where=where)
+        strings = raw[header_size + str_off : header_size + str_off + str_len]
+        if not strings or strings[0] or strings[-1]:
+            raise InputError("BTF string section does not begin and end with zero", where=where)
+        types_offset = header_size + type_off
+        words = struct.unpack_from(f"{sign}{type_len // 4}I", raw, types_offset)
+        btf = cls(raw, byteorder, words, _find_starts(words, where), strings, types_offset)
+        _check_references(btf, where)
+        return btf
+
+    def __len__(self) -> int:
+        """The number of types, void included."""
+        return len(self.starts)
+
+    def string(self, offset: int) -> str:
+        """Return the string at a string offset; bytes that are no UTF-8 are escaped."""
+        end = self.strings.index(0, offset)
+        return self.strings[offset:end].decode("utf-8", "backslashreplace")
+
+    def kind_of(self, type_id: int) -> Kind:
+        """Return the kind of a type."""
+        return Kind(self.words[self.starts[type_id] + 1] >> 24 & 0x7F) if type_id else Kind.VOID
+
+    def type_by_id(self, type_id: int) -> BtfType:
+        """Return a type; id 0 is void.
+
+        Raises:
+            InputError: no such id.
+        """
+        if type_id == 0:
+            return VOID
+        if not 0 < type_id < len(self.starts):
+            raise InputError(f"no type with id {type_id}", where=".BTF")
+        start = self.starts[type_id]
+        name_off, info, third = self.words[start : start + HEADER_WORDS]
+        return BtfType(
+            type_id,
+            self.string(name_off) if name_off else "",
+            Kind(info >> 24 & 0x7F),
+            info & 0xFFFFFF,
+            bool(info >> 31),
+            third,
+        )
+
+    def types_of_kind(self, kind: Kind) -> Iterator[BtfType]:
+        """Yield the types of one kind in the order of their ids."""
+        words, starts = self.words, self.starts
+        for type_id in range(1, len(starts)):
+            if words[starts[type_id] + 1] >> 24 & 0x7F == kind:
+                yield self.type_by_id(type_id)
+
+    def entries(self, type_id: int) -> Iterator[tuple[int, ...]]:
+        """Yield the raw words of each entry behind a type's record."""
+        start = self.starts[type_id]
+        info = self.words[start + 1]
+        size = MEMBER_WORDS[Kind(info >> 24 & 0x7F)]
+        first = start + HEADER_WORDS
+        for index in range(first, first + size * (info & 0xFFFFFF), size):
+            yield tuple(self.words[index : index + size])
+
+    def members(self, type_id: int) -> list[Member]:
+        """Return the members of a STRUCT or UNION."""
+        return [Member(self.string(n), t, off) for n, t, off in self.entries(type_id)]
+
+    def secinfos(self, type_id: int) -> list[VarSecinfo]:
+        """Return the entries of a DATASEC."""
+        return [VarSecinfo(*entry) for entry in self.entries(type_id)]
+
+    def extra_word(self, type_id: int, index: int = 0) -> int:
+        """Return a word behind the record of an INT, ARRAY, VAR or DECL_TAG."""
+        return self.words[self.starts[type_id] + HEADER_WORDS + index]
+
+    @cached_property
+    def _ids_by_name(self) -> dict[str, list[int]]:
+        """Type ids by name, in the order of the ids."""
+        by_offset: dict[int, list[int]] = {}
+        words = self.words
+        for type_id, start in enumerate(self.starts):
+            if type_id and words[start]:
+                by_offset.setdefault(words[start], []).append(type_id)
+        by_name: dict[str, list[int]] = {}
+        for offset, ids in by_offset.items():
+            by_name.setdefault(self.string(offset), []).extend(ids)
+        return by_name
+
+    def find(self, name: str, *kinds: Kind) -> int | None:
+        """Return the lowest id of a type with this name, of one of `kinds` if any are given."""
+        ids = self._ids_by_name.get(name, ())
+        return min((i for i in ids if not kinds or self.kind_of(i) in kinds), default=None)
+
+    def skip_modifiers(self, type_id: int) -> BtfType:
+        """Follow typedefs, const, volatile, restrict and type tags to the type behind them.
+
+        Raises:
+            InputError: a chain that does not end.
+        """
+        for _ in range(len(self.starts)):
+            if self.kind_of(type_id) not in MODIFIERS:
+                return self.type_by_id(type_id)
+            type_id = self.words[self.starts[type_id] + 2]
+        raise InputError("types refer to each other in a circle", where=".BTF")
+
+    def resolve_size(self, type_id: int) -> int:
+        """Return the size of a type in bytes.
+
+        Raises:
+            InputError: the type has no size (void, a function, a forward declaration).
+        """
+        count = 1
+        for _ in range(MAX_RESOLVE_DEPTH):
+            kind = self.kind_of(type_id)
+            if kind in SIZED:
+                size = count * self.type_by_id(type_id).third
+            elif kind is Kind.PTR:
+                size = count * POINTER_SIZE
+            elif kind is Kind.ARRAY:
+                count *= self.extra_word(type_id, 2)
+                type_id = self.extra_word(type_id)
+                continue
+            elif kind in MODIFIERS or kind in (Kind.VAR, Kind.DECL_TAG):
+                type_id = self.type_by_id(type_id).third
+                continue
+            else:
+                break
+            if size > 0xFFFFFFFF:
+                raise InputError(f"type {type_id} is larger than 4 GiB", where=".BTF")
+            return size
+        raise InputError(f"type {type_id} has no size", where=".BTF")
+
+    def align_of(self, type_id: int) -> int:
+        """Return the alignment of a type in bytes; a packed struct has 1.
+
+        Raises:
+            InputError: the type has no alignment.
+        """
+        for _ in range(MAX_RESOLVE_DEPTH):
+            kind = self.kind_of(type_id)
+            if kind in (Kind.INT, Kind.ENUM, Kind.ENUM64, Kind.FLOAT):
+                return min(POINTER_SIZE, self.type_by_id(type_id).third)
+            if kind is Kind.PTR:
+                return POINTER_SIZE
+            if kind is Kind.ARRAY:
+                type_id = self.extra_word(type_id)
+            elif kind in MODIFIERS:
+                type_id = self.type_by_id(type_id).third
+            else:
+                break
+        raise InputError(f"type {type_id} has no alignment", where=".BTF")
+
+
+def _find_starts(words: Sequence[int], where: str) -> list[int]:
+    """Return the index of each type's first word."""
+    starts = [0]
+    fixed = [FIXED_WORDS.get(Kind(kind), 0) + HEADER_WORDS for kind in range(_MAX_KIND + 1)]
+    entry = [MEMBER_WORDS.get(Kind(kind), 0) for kind in range(_MAX_KIND + 1)]
+    index, end = 0, len(words)
+    while index < end:
+        if index + HEADER_WORDS > end:
+            raise InputError(f"type {len(starts)} is cut off", where=where)
+        info = words[index + 1]
+        kind = info >> 24 & 0x7F
+        if not 0 < kind <= _MAX_KIND:
+            raise InputError(f"type {len(starts)} has unknown kind {kind}", where=where)
+        starts.append(index)
+        index += fixed[kind] + entry[kind] * (info & 0xFFFFFF)
+    if index != end:
+        raise InputError(f"type {len(starts) - 1} reaches behind the type section", where=where)
+    return starts
+
+
+def _check_references(btf: Btf, where: str) -> None:
+    """Check every type id and string offset in the type section."""
+    words, count, strings_size = btf.words, len(btf.starts), len(btf.strings)
+
+    def refuse(type_id: int, what: str) -> InputError:
+        return InputError(f"type {type_id} has an invalid {what}", where=where)
+
+    for type_id in range(1, count):
+        start = btf.starts[type_id]
+        kind = words[start + 1] >> 24 & 0x7F
+        if words[start] >= strings_size:
+            raise refuse(type_id, "name offset")
+        if kind in REFERENCES and words[start + 2] >= count:
+            raise refuse(type_id, "type reference")
+        body = start + HEADER_WORDS
+        if kind == Kind.ARRAY:
+            if words[body] >= count or words[body + 1] >= count:
+                raise refuse(type_id, "element type")
+        elif kind in MEMBER_WORDS:
+            size = MEMBER_WORDS[Kind(kind)]
+            end = body + size * (words[start + 1] & 0xFFFFFF)
+            names, ids = words[body:end:size], words[body + 1 : end : size]
+            if kind == Kind.DATASEC:
+                names, ids = (), names
+            elif kind in (Kind.ENUM, Kind.ENUM64):
+                ids = ()
+            if names and max(names) >= strings_size:
+                raise refuse(type_id, "entry name")
+            if ids and max(ids) >= count:
+                raise refuse(type_id, "entry type")
+        if kind == Kind.FUNC and btf.kind_of(words[start + 2]) is not Kind.FUNC_PROTO:
+            raise refuse(type_id, "prototype")

@@ -1,0 +1,178 @@
+"""Externs: what an object expects from the kernel (``__kconfig`` and ``__ksym``).
+
+Source of the rules: ``bpf_object__collect_externs`` in tools/lib/bpf/libbpf.c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bpfseal.btf.btf import Btf
+from bpfseal.btf.builder import BtfEditor
+from bpfseal.btf.kinds import HEADER_WORDS, Kind, Linkage
+from bpfseal.errors import InputError, UnsupportedError
+from bpfseal.object.elf import STB_WEAK, Elf
+from bpfseal.object.model import Extern, ExternKind
+
+_INT_SIZE = 4
+
+
+def collect_externs(elf: Elf, btf: Btf | None) -> tuple[Extern, ...]:
+    """Return the externs of an object, sorted as they are resolved.
+
+    Kernel configuration comes first, by falling alignment, then size, then name; kernel symbols
+    follow by name.
+
+    Raises:
+        InputError: an extern that the BTF does not describe.
+        UnsupportedError: an extern in an unknown section.
+    """
+    sections = _section_of_variables(btf) if btf else {}
+    externs = []
+    for symbol in elf.symbols:
+        if not (symbol.is_extern and symbol.name):
+            continue
+        where = f"extern '{symbol.name}'"
+        btf_id = btf.find(symbol.name, Kind.VAR, Kind.FUNC) if btf else None
+        if btf is None or btf_id is None:
+            raise InputError("no BTF describes it", where=where, hint="compile with -g")
+        described = btf.type_by_id(btf_id)
+        is_function = described.kind is Kind.FUNC
+        linkage = described.vlen if is_function else btf.extra_word(btf_id)
+        section = sections.get(btf_id, "")
+        if linkage != Linkage.EXTERN:
+            raise InputError("its BTF does not call it extern", where=where)
+        if section not in (ExternKind.KCONFIG.value, ExternKind.KSYM.value):
+            raise UnsupportedError(
+                f"it lies in section '{section}'",
+                where=where,
+                hint="mark it __kconfig or __ksym",
+            )
+        kind = ExternKind(section)
+        extern = Extern(
+            symbol.name,
+            kind,
+            symbol.number,
+            symbol.bind == STB_WEAK,
+            is_function,
+            btf_id,
+            btf.skip_modifiers(described.third).id,
+        )
+        if kind is ExternKind.KCONFIG:
+            if is_function:
+                raise UnsupportedError("a function cannot be __kconfig", where=where)
+            extern = replace(
+                extern,
+                size=btf.resolve_size(described.third),
+                align=btf.align_of(described.third),
+            )
+        externs.append(extern)
+    return _with_offsets(sorted(externs, key=_order))
+
+
+def _order(extern: Extern) -> tuple[bool, int, int, bytes]:
+    is_ksym = extern.kind is ExternKind.KSYM
+    return is_ksym, -extern.align, extern.size, extern.name.encode()
+
+
+def _with_offsets(externs: list[Extern]) -> tuple[Extern, ...]:
+    """Give each kernel configuration value its place in the .kconfig map."""
+    offset = 0
+    result = []
+    for extern in externs:
+        if extern.kind is ExternKind.KCONFIG:
+            offset += -offset % extern.align
+            result.append(replace(extern, offset=offset))
+            offset += extern.size
+        else:
+            result.append(extern)
+    return tuple(result)
+
+
+def _section_of_variables(btf: Btf) -> dict[int, str]:
+    """Return the name of the section of each VAR or FUNC that lies in one."""
+    sections: dict[int, str] = {}
+    for datasec in btf.types_of_kind(Kind.DATASEC):
+        for entry in btf.secinfos(datasec.id):
+            sections.setdefault(entry.type_id, datasec.name)
+    return sections
+
+
+def fix_extern_btf(btf: Btf, externs: tuple[Extern, ...]) -> Btf:
+    """Return the BTF in a form that the kernel takes: externs become variables.
+
+    The kernel knows no extern variables, so each becomes an allocated one: kernel symbols as
+    4-byte integers, kfuncs as one stand-in variable for all, kernel configuration at its offset.
+
+    Raises:
+        InputError: a section holds something that is no extern of the object.
+    """
+    editor = BtfEditor(btf)
+    by_name = {extern.name: extern for extern in externs}
+    stand_in = _add_stand_in(btf, editor)
+    for kind in ExternKind:
+        datasec = btf.find(kind.value, Kind.DATASEC)
+        if datasec is None or not any(extern.kind is kind for extern in externs):
+            continue
+        entries = []
+        size = 0
+        for position, entry in enumerate(btf.secinfos(datasec)):
+            described = btf.type_by_id(entry.type_id)
+            extern = by_name.get(described.name)
+            if extern is None:
+                raise InputError(f"'{described.name}' is no extern", where=kind.value)
+            if kind is ExternKind.KCONFIG:
+                editor.set_var_linkage(described.id, Linkage.GLOBAL)
+                entries.append((described.id, extern.offset, entry.size))
+                size = max(size, extern.offset + extern.size)
+                continue
+            type_id = described.id
+            if extern.is_function:
+                _fix_function(btf, editor, described.id, stand_in)
+                type_id = stand_in
+            else:
+                editor.set_var_linkage(described.id, Linkage.GLOBAL)
+                editor.set_third(described.id, _int_type(btf))
+            entries.append((type_id, position * _INT_SIZE, _INT_SIZE))
+            size += _INT_SIZE
+        editor.set_secinfos(datasec, entries)
+        editor.set_third(datasec, size)
+    return editor.finish()
+
+
+def _add_stand_in(btf: Btf, editor: BtfEditor) -> int:
+    """Add the variable that stands for kfuncs, if there are any; return its id or 0."""
+    datasec = btf.find(ExternKind.KSYM.value, Kind.DATASEC)
+    if datasec is None or not any(
+        btf.kind_of(entry.type_id) is Kind.FUNC for entry in btf.secinfos(datasec)
+    ):
+        return 0
+    return editor.add_var("dummy_ksym", _int_type(btf), Linkage.GLOBAL)
+
+
+def _fix_function(btf: Btf, editor: BtfEditor, func_id: int, stand_in: int) -> None:
+    """Make an extern FUNC global, and give its nameless parameters a name, as the kernel asks."""
+    editor.set_vlen(func_id, Linkage.GLOBAL)
+    proto = btf.type_by_id(btf.type_by_id(func_id).third)
+    name_off = editor.words[_stand_in_start(btf, editor, stand_in)]
+    first = editor.start(proto.id) + HEADER_WORDS
+    for index in range(first, first + 2 * proto.vlen, 2):
+        if editor.words[index + 1] and not editor.words[index]:
+            editor.words[index] = name_off
+
+
+def _stand_in_start(btf: Btf, editor: BtfEditor, stand_in: int) -> int:
+    """Return where the stand-in, the one type added behind the others, begins."""
+    return len(btf.words) if stand_in >= len(btf) else editor.start(stand_in)
+
+
+def _int_type(btf: Btf) -> int:
+    """Return the first integer type of 32 bits.
+
+    Raises:
+        InputError: there is none.
+    """
+    for candidate in btf.types_of_kind(Kind.INT):
+        if btf.extra_word(candidate.id) & 0xFF == 8 * _INT_SIZE:
+            return candidate.id
+    raise InputError("externs need a 4-byte integer type in the BTF", where=".ksyms")
