@@ -1,0 +1,44 @@
+# Everything runs in a virtual environment of its own, which the first target builds.
+#
+#   make demo      sign a compiled object and load it into the kernel model
+#   make test      all tests
+#   make objects   fetch real tools' objects from Debian's libbpf-tools (used by tests and demo)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format objects clean
+
+demo: $(VENV)/ready
+	$(BIN)/python -m examples.demo
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+objects: build/objects/libbpf-tools/.complete
+
+build/objects/libbpf-tools/.complete: scripts/fetch_objects.py
+	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || \
+		{ echo "make objects needs apt-get and dpkg-deb (a Debian machine)" >&2; exit 1; }
+	$(PYTHON) scripts/fetch_objects.py build/objects
+	touch $@
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "bpfseal needs Python 3.11 or later with venv (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
