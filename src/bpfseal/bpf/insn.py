@@ -10,7 +10,7 @@ Example:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from bpfseal.bpf import opcodes as op
@@ -60,8 +60,14 @@ class Insn(NamedTuple):
         return self.code == op.LD_IMM64
 
 
-def encode_insns(insns: Iterable[Insn], byteorder: ByteOrder = "little") -> bytes:
-    """Return the bytes of a program."""
+def encode_insns(insns: Sequence[Insn], byteorder: ByteOrder = "little") -> bytes:
+    """Return the bytes of a program (in bulk: each slot as one 64-bit word)."""
+    if byteorder == "little":
+        words = [
+            code | dst << 8 | src << 12 | (off & 0xFFFF) << 16 | (imm & 0xFFFFFFFF) << 32
+            for code, dst, src, off, imm in insns
+        ]
+        return struct.pack(f"<{len(words)}Q", *words)
     return b"".join(insn.encode(byteorder) for insn in insns)
 
 

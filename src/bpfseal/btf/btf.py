@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from bpfseal.bpf.insn import ByteOrder
 from bpfseal.btf.kinds import (
+    ENUMS,
     FIXED_WORDS,
     HEADER_WORDS,
     MEMBER_WORDS,
@@ -41,6 +42,7 @@ POINTER_SIZE = 8
 """Bytes of a pointer in BPF."""
 
 _MAX_KIND = max(Kind)
+_KINDS = tuple(Kind(number) for number in range(_MAX_KIND + 1))
 
 
 class Member(NamedTuple):
@@ -91,6 +93,7 @@ class Btf:
         byteorder: the byte order of the blob.
         words: the type section as 32-bit words.
         starts: the index in `words` of each type's first word, by type id; index 0 is void.
+        kinds: the kind of each type, by type id.
         strings: the string section.
         types_offset: where in `raw` the type section begins.
     """
@@ -99,6 +102,7 @@ class Btf:
     byteorder: ByteOrder
     words: Sequence[int]
     starts: Sequence[int]
+    kinds: bytes
     strings: bytes
     types_offset: int
 
@@ -135,7 +139,8 @@ class Btf:
             raise InputError("BTF string section does not begin and end with zero", where=where)
         types_offset = header_size + type_off
         words = struct.unpack_from(f"{sign}{type_len // 4}I", raw, types_offset)
-        btf = cls(raw, byteorder, words, _find_starts(words, where), strings, types_offset)
+        starts, kinds = _find_starts(words, where)
+        btf = cls(raw, byteorder, words, starts, kinds, strings, types_offset)
         _check_references(btf, where)
         return btf
 
@@ -150,7 +155,7 @@ class Btf:
 
     def kind_of(self, type_id: int) -> Kind:
         """Return the kind of a type."""
-        return Kind(self.words[self.starts[type_id] + 1] >> 24 & 0x7F) if type_id else Kind.VOID
+        return _KINDS[self.kinds[type_id]]
 
     def type_by_id(self, type_id: int) -> BtfType:
         """Return a type; id 0 is void.
@@ -167,7 +172,7 @@ class Btf:
         return BtfType(
             type_id,
             self.string(name_off) if name_off else "",
-            Kind(info >> 24 & 0x7F),
+            _KINDS[self.kinds[type_id]],
             info & 0xFFFFFF,
             bool(info >> 31),
             third,
@@ -175,18 +180,17 @@ class Btf:
 
     def types_of_kind(self, kind: Kind) -> Iterator[BtfType]:
         """Yield the types of one kind in the order of their ids."""
-        words, starts = self.words, self.starts
-        for type_id in range(1, len(starts)):
-            if words[starts[type_id] + 1] >> 24 & 0x7F == kind:
-                yield self.type_by_id(type_id)
+        type_id = self.kinds.find(kind, 1)
+        while type_id > 0:
+            yield self.type_by_id(type_id)
+            type_id = self.kinds.find(kind, type_id + 1)
 
     def entries(self, type_id: int) -> Iterator[tuple[int, ...]]:
         """Yield the raw words of each entry behind a type's record."""
         start = self.starts[type_id]
-        info = self.words[start + 1]
-        size = MEMBER_WORDS[Kind(info >> 24 & 0x7F)]
+        size = MEMBER_WORDS[self.kind_of(type_id)]
         first = start + HEADER_WORDS
-        for index in range(first, first + size * (info & 0xFFFFFF), size):
+        for index in range(first, first + size * (self.words[start + 1] & 0xFFFFFF), size):
             yield tuple(self.words[index : index + size])
 
     def members(self, type_id: int) -> list[Member]:
@@ -202,22 +206,21 @@ class Btf:
         return self.words[self.starts[type_id] + HEADER_WORDS + index]
 
     @cached_property
-    def _ids_by_name(self) -> dict[str, list[int]]:
-        """Type ids by name, in the order of the ids."""
-        by_offset: dict[int, list[int]] = {}
+    def _name_offsets(self) -> list[int]:
+        """The string offset of each type's name, by type id."""
         words = self.words
-        for type_id, start in enumerate(self.starts):
-            if type_id and words[start]:
-                by_offset.setdefault(words[start], []).append(type_id)
-        by_name: dict[str, list[int]] = {}
-        for offset, ids in by_offset.items():
-            by_name.setdefault(self.string(offset), []).extend(ids)
-        return by_name
+        return [0, *(words[start] for start in self.starts[1:])]
 
     def find(self, name: str, *kinds: Kind) -> int | None:
         """Return the lowest id of a type with this name, of one of `kinds` if any are given."""
-        ids = self._ids_by_name.get(name, ())
-        return min((i for i in ids if not kinds or self.kind_of(i) in kinds), default=None)
+        found: list[int] = []
+        text = name.encode() + b"\0"
+        offset = self.strings.find(text)
+        while offset >= 0:
+            if offset:
+                found += (i for i, at in enumerate(self._name_offsets) if at == offset)
+            offset = self.strings.find(text, offset + 1)
+        return min((i for i in found if not kinds or self.kinds[i] in kinds), default=None)
 
     def skip_modifiers(self, type_id: int) -> BtfType:
         """Follow typedefs, const, volatile, restrict and type tags to the type behind them.
@@ -279,11 +282,11 @@ class Btf:
         raise InputError(f"type {type_id} has no alignment", where=".BTF")
 
 
-def _find_starts(words: Sequence[int], where: str) -> list[int]:
-    """Return the index of each type's first word."""
-    starts = [0]
-    fixed = [FIXED_WORDS.get(Kind(kind), 0) + HEADER_WORDS for kind in range(_MAX_KIND + 1)]
-    entry = [MEMBER_WORDS.get(Kind(kind), 0) for kind in range(_MAX_KIND + 1)]
+def _find_starts(words: Sequence[int], where: str) -> tuple[list[int], bytes]:
+    """Return the index of each type's first word, and each type's kind."""
+    starts, kinds = [0], bytearray(1)
+    fixed = [FIXED_WORDS.get(kind, 0) + HEADER_WORDS for kind in _KINDS]
+    entry = [MEMBER_WORDS.get(kind, 0) for kind in _KINDS]
     index, end = 0, len(words)
     while index < end:
         if index + HEADER_WORDS > end:
@@ -293,10 +296,13 @@ def _find_starts(words: Sequence[int], where: str) -> list[int]:
         if not 0 < kind <= _MAX_KIND:
             raise InputError(f"type {len(starts)} has unknown kind {kind}", where=where)
         starts.append(index)
-        index += fixed[kind] + entry[kind] * (info & 0xFFFFFF)
+        kinds.append(kind)
+        index += fixed[kind]
+        if entry[kind]:
+            index += entry[kind] * (info & 0xFFFFFF)
     if index != end:
         raise InputError(f"type {len(starts) - 1} reaches behind the type section", where=where)
-    return starts
+    return starts, bytes(kinds)
 
 
 def _check_references(btf: Btf, where: str) -> None:
@@ -306,28 +312,27 @@ def _check_references(btf: Btf, where: str) -> None:
     def refuse(type_id: int, what: str) -> InputError:
         return InputError(f"type {type_id} has an invalid {what}", where=where)
 
-    for type_id in range(1, count):
-        start = btf.starts[type_id]
-        kind = words[start + 1] >> 24 & 0x7F
+    references = [kind in REFERENCES for kind in _KINDS]
+    entry_words = [MEMBER_WORDS.get(kind, 0) for kind in _KINDS]
+    named_entries = [kind in MEMBER_WORDS and kind is not Kind.DATASEC for kind in _KINDS]
+    typed_entries = [kind in MEMBER_WORDS and kind not in ENUMS for kind in _KINDS]
+    for type_id, (start, kind) in enumerate(zip(btf.starts, btf.kinds, strict=True)):
+        if not kind:
+            continue
         if words[start] >= strings_size:
             raise refuse(type_id, "name offset")
-        if kind in REFERENCES and words[start + 2] >= count:
+        if references[kind] and words[start + 2] >= count:
             raise refuse(type_id, "type reference")
         body = start + HEADER_WORDS
-        if kind == Kind.ARRAY:
-            if words[body] >= count or words[body + 1] >= count:
-                raise refuse(type_id, "element type")
-        elif kind in MEMBER_WORDS:
-            size = MEMBER_WORDS[Kind(kind)]
+        size = entry_words[kind]
+        if size:
             end = body + size * (words[start + 1] & 0xFFFFFF)
-            names, ids = words[body:end:size], words[body + 1 : end : size]
-            if kind == Kind.DATASEC:
-                names, ids = (), names
-            elif kind in (Kind.ENUM, Kind.ENUM64):
-                ids = ()
-            if names and max(names) >= strings_size:
+            named = named_entries[kind]
+            if named and max(words[body:end:size], default=0) >= strings_size:
                 raise refuse(type_id, "entry name")
-            if ids and max(ids) >= count:
+            if typed_entries[kind] and max(words[body + named : end : size], default=0) >= count:
                 raise refuse(type_id, "entry type")
-        if kind == Kind.FUNC and btf.kind_of(words[start + 2]) is not Kind.FUNC_PROTO:
+        elif kind == Kind.ARRAY and max(words[body : body + 2]) >= count:
+            raise refuse(type_id, "element type")
+        elif kind == Kind.FUNC and btf.kinds[words[start + 2]] != Kind.FUNC_PROTO:
             raise refuse(type_id, "prototype")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import replace
 
 from bpfseal.btf.btf import MAGIC, Btf
 from bpfseal.btf.kinds import HEADER_WORDS, INT_SIGNED, Kind, Linkage
@@ -103,11 +104,12 @@ class BtfEditor:
         self._btf = btf
         self.words = list(btf.words)
         self._strings = btf.strings
-        self._added_types = 0
+        self._added: list[int] = []
 
     def start(self, type_id: int) -> int:
         """Return the index in `words` of a type's first word."""
-        return self._btf.starts[type_id]
+        known = len(self._btf)
+        return self._btf.starts[type_id] if type_id < known else self._added[type_id - known]
 
     def set_vlen(self, type_id: int, vlen: int) -> None:
         """Set the number of entries of a type, or the linkage of a FUNC."""
@@ -135,26 +137,33 @@ class BtfEditor:
         if not name_off:
             name_off = len(self._strings)
             self._strings += entry
+        self._added.append(len(self.words))
         self.words += [name_off, Kind.VAR << 24, type_id, linkage]
-        self._added_types += 1
-        return len(self._btf) + self._added_types - 1
+        return len(self._btf) + len(self._added) - 1
 
     def finish(self) -> Btf:
         """Return the edited BTF.
 
         Without new types the bytes around the type section stay as they are; with new types the
         blob is laid out again: header, types, strings.
-
-        Raises:
-            InputError: the edits made the BTF invalid.
         """
-        sign = "<" if self._btf.byteorder == "little" else ">"
-        raw = self._btf.raw
+        btf = self._btf
+        sign = "<" if btf.byteorder == "little" else ">"
         types = struct.pack(f"{sign}{len(self.words)}I", *self.words)
-        if not self._added_types:
-            start = self._btf.types_offset
-            return Btf.from_bytes(raw[:start] + types + raw[start + len(types) :])
-        (header_size,) = struct.unpack_from(f"{sign}I", raw, 4)
-        header = bytearray(raw[:header_size])
-        struct.pack_into(f"{sign}IIII", header, 8, 0, len(types), len(types), len(self._strings))
-        return Btf.from_bytes(bytes(header) + types + self._strings)
+        if not self._added:
+            end = btf.types_offset + len(types)
+            raw = btf.raw[: btf.types_offset] + types + btf.raw[end:]
+            return replace(btf, raw=raw, words=self.words)
+        (header_size,) = struct.unpack_from(f"{sign}I", btf.raw, 4)
+        header = bytearray(btf.raw[:header_size])
+        strings_size = len(self._strings)
+        struct.pack_into(f"{sign}IIII", header, 8, 0, len(types), len(types), strings_size)
+        return replace(
+            btf,
+            raw=bytes(header) + types + self._strings,
+            words=self.words,
+            starts=[*btf.starts, *self._added],
+            kinds=btf.kinds + bytes([Kind.VAR] * len(self._added)),
+            strings=self._strings,
+            types_offset=header_size,
+        )

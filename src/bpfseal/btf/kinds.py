@@ -55,6 +55,9 @@ MODIFIERS: Final = frozenset(
 REFERENCES: Final = MODIFIERS | {Kind.PTR, Kind.FUNC, Kind.FUNC_PROTO, Kind.VAR, Kind.DECL_TAG}
 """Kinds whose third word is a type id."""
 
+ENUMS: Final = frozenset({Kind.ENUM, Kind.ENUM64})
+"""Kinds whose entries are a name and a value."""
+
 SIZED: Final = frozenset(
     {Kind.INT, Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64, Kind.DATASEC, Kind.FLOAT}
 )

@@ -154,16 +154,11 @@ def _fix_function(btf: Btf, editor: BtfEditor, func_id: int, stand_in: int) -> N
     """Make an extern FUNC global, and give its nameless parameters a name, as the kernel asks."""
     editor.set_vlen(func_id, Linkage.GLOBAL)
     proto = btf.type_by_id(btf.type_by_id(func_id).third)
-    name_off = editor.words[_stand_in_start(btf, editor, stand_in)]
+    name_off = editor.words[editor.start(stand_in)]
     first = editor.start(proto.id) + HEADER_WORDS
     for index in range(first, first + 2 * proto.vlen, 2):
         if editor.words[index + 1] and not editor.words[index]:
             editor.words[index] = name_off
-
-
-def _stand_in_start(btf: Btf, editor: BtfEditor, stand_in: int) -> int:
-    """Return where the stand-in, the one type added behind the others, begins."""
-    return len(btf.words) if stand_in >= len(btf) else editor.start(stand_in)
 
 
 def _int_type(btf: Btf) -> int:
