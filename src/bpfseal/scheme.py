@@ -50,5 +50,39 @@ KFUNC = Scheme(
     copies_host_values=True,
 )
 
-SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (KFUNC,)}
+INLINE_ORIGINAL = Scheme(
+    name="inline-original",
+    title="the loader compares map->sha with its digest (Linux 6.18 to 7.2)",
+    signed_parts=("insns",),
+    wants_map_hash=True,
+    copies_host_values=True,
+)
+
+INLINE = Scheme(
+    name="inline",
+    title="the same, and the loader demands an exclusive map (kernels with bpf_map.excl)",
+    signed_parts=("insns",),
+    wants_map_hash=True,
+)
+
+LOADTIME = Scheme(
+    name="loadtime",
+    title="the kernel covers the metadata when it verifies the signature (Linux 7.3)",
+    signed_parts=("insns", "metadata"),
+    binds_metadata=True,
+)
+
+UNSIGNED = Scheme(
+    name="unsigned",
+    title="nobody checks anything",
+    signed_parts=(),
+    copies_host_values=True,
+)
+
+SCHEMES: dict[str, Scheme] = {
+    scheme.name: scheme for scheme in (KFUNC, INLINE_ORIGINAL, INLINE, LOADTIME, UNSIGNED)
+}
 """All schemes by name."""
+
+SIGNED_SCHEMES = tuple(name for name, scheme in SCHEMES.items() if scheme.signed_parts)
+"""The names of the schemes that have a signature."""

@@ -6,11 +6,21 @@ zeros, and `CheckBlock.fill` puts the digest in.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bpfseal.bpf import opcodes as op
-from bpfseal.bpf.insn import Insn, alu64_imm, ld_imm64, mov64_imm, mov64_reg, signed32, stx_mem
+from bpfseal.bpf.insn import (
+    Insn,
+    alu64_imm,
+    ld_imm64,
+    ldx_mem,
+    mov64_imm,
+    mov64_reg,
+    signed32,
+    stx_mem,
+)
 from bpfseal.bpf.uapi import SHA256_SIZE
 from bpfseal.btf.builder import BtfBuilder
 from bpfseal.loader.emitter import Emitter
@@ -69,5 +79,31 @@ def emit_kfunc_check(emitter: Emitter) -> CheckBlock:
     return CheckBlock(tuple(digest_insns))
 
 
-CHECKS: dict[str, Callable[[Emitter], CheckBlock]] = {"kfunc": emit_kfunc_check}
+def emit_inline_original_check(emitter: Emitter) -> CheckBlock:
+    """Emit four comparisons of ``map->sha`` with the digest, each of which may leave."""
+    digest_insns = []
+    for offset in range(0, SHA256_SIZE, 8):
+        emitter.emit(*ld_imm64(_R1, op.PSEUDO_MAP_IDX, 0), ldx_mem(op.DW, _R2, _R1, offset))
+        digest_insns.append(len(emitter.insns))
+        emitter.emit(*ld_imm64(_R3, 0, 0), mov64_imm(_R7, -errno.EINVAL))
+        emitter.jump_to_cleanup_unless_equal(_R2, _R3)
+    return CheckBlock(tuple(digest_insns))
+
+
+def emit_inline_check(emitter: Emitter) -> CheckBlock:
+    """Emit the hardened block: ``map->excl`` must be 1, then the same comparisons."""
+    emitter.emit(
+        *ld_imm64(_R1, op.PSEUDO_MAP_IDX, 0),
+        ldx_mem(op.W, _R2, _R1, SHA256_SIZE),
+        mov64_imm(_R7, -errno.EINVAL),
+    )
+    emitter.jump_to_cleanup(op.JNE, _R2, 1)
+    return emit_inline_original_check(emitter)
+
+
+CHECKS: dict[str, Callable[[Emitter], CheckBlock]] = {
+    "kfunc": emit_kfunc_check,
+    "inline-original": emit_inline_original_check,
+    "inline": emit_inline_check,
+}
 """The check block of each scheme that has one."""

@@ -15,6 +15,7 @@ from bpfseal.bpf.insn import (
     encode_insns,
     exit_insn,
     jmp_imm,
+    jmp_reg,
     jump,
     ld_imm64,
     ldx_mem,
@@ -213,7 +214,15 @@ class Emitter:
         self.emit(mov64_reg(R0, R7), exit_insn())
 
     def jump_to_cleanup(self, operation: int, register: int, imm: int) -> None:
-        """``if register operation imm goto cleanup``.
+        """``if register operation imm goto cleanup``."""
+        self.emit(jmp_imm(operation, register, imm, self._distance_to_cleanup()))
+
+    def jump_to_cleanup_unless_equal(self, left: int, right: int) -> None:
+        """``if left != right goto cleanup`` for two registers."""
+        self.emit(jmp_reg(op.JNE, left, right, self._distance_to_cleanup()))
+
+    def _distance_to_cleanup(self) -> int:
+        """Return the jump offset of the next instruction to the cleanup block.
 
         Raises:
             UnsupportedError: the cleanup block is more than 32768 instructions away.
@@ -224,7 +233,7 @@ class Emitter:
                 f"the loader grows to more than {len(self.insns)} instructions, too far for a jump",
                 hint="split the object",
             )
-        self.emit(jmp_imm(operation, register, imm, distance))
+        return distance
 
     def check_result(self) -> None:
         """Jump to the cleanup block if r7 is an error."""
