@@ -2,13 +2,14 @@
 #
 #   make demo      sign a compiled object and load it into the kernel model
 #   make test      all tests
+#   make conformance  build 130 real objects with the reference tool too, and compare every byte
 #   make objects   fetch real tools' objects from Debian's libbpf-tools (used by tests and demo)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format objects clean
+.PHONY: demo test lint format objects conformance clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.demo
@@ -25,9 +26,14 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-objects: build/objects/libbpf-tools/.complete
+objects: build/objects/.complete
 
-build/objects/libbpf-tools/.complete: scripts/fetch_objects.py
+conformance: $(VENV)/ready
+	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || \
+		{ echo "make conformance needs apt-get and dpkg-deb (a Debian machine)" >&2; exit 1; }
+	$(BIN)/python scripts/compare_reference.py build
+
+build/objects/.complete: scripts/fetch_objects.py scripts/debian.py
 	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || \
 		{ echo "make objects needs apt-get and dpkg-deb (a Debian machine)" >&2; exit 1; }
 	$(PYTHON) scripts/fetch_objects.py build/objects

@@ -34,7 +34,7 @@ from bpfseal.signing.keygen import generate as generate_key
 from bpfseal.signing.signer import load_signer
 
 EXAMPLE = Path(__file__).with_name("exectrace.bpf.o")
-TOOLS = Path("build/objects/libbpf-tools")
+TOOLS = Path("build/objects/bookworm-libbpf-tools")
 
 
 @dataclass(frozen=True)

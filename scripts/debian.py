@@ -1,0 +1,96 @@
+"""Fetch packages from any suite of the Debian mirror that this machine already uses.
+
+The suite gets lists and a cache of its own, so the machine's own package state stays untouched. apt
+verifies everything against the archive's keyring.
+
+Example:
+    >>> fetch(["bpftool/trixie-backports"], ["trixie", "trixie-backports"], Path("build"))
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d")
+
+
+class FetchError(Exception):
+    """Why packages cannot be fetched, in one line."""
+
+
+def mirror() -> str:
+    """Return the URI of the Debian mirror in this machine's sources.
+
+    Raises:
+        FetchError: this is no Debian machine.
+    """
+    files = [path for source in _SOURCES for path in (Path(source), *Path(source).glob("*"))]
+    for path in files:
+        if path.is_file() and path.suffix in (".list", ".sources"):
+            found = re.search(r"\bhttps?://\S+/debian/?(?=\s)", path.read_text(errors="replace"))
+            if found:
+                return found.group()
+    raise FetchError("no Debian mirror in this machine's apt sources")
+
+
+def fetch(packages: Sequence[str], suites: Sequence[str], directory: Path) -> list[Path]:
+    """Download packages and return their files, in the order of `packages`.
+
+    Args:
+        packages: names, each with ``/SUITE`` behind it where it matters.
+        suites: the suites to look in.
+        directory: where everything goes; packages that are there already are not fetched again.
+
+    Raises:
+        FetchError: apt cannot get one of them.
+    """
+    state = directory.resolve() / "apt"
+    for part in ("lists/partial", "cache/archives/partial"):
+        (state / part).mkdir(parents=True, exist_ok=True)
+    sources = state / "sources.list"
+    uri = mirror()
+    sources.write_text(
+        "".join(f"deb [signed-by={_KEYRING}] {uri} {suite} main\n" for suite in suites)
+    )
+    options = {
+        "Dir::Etc::SourceList": sources,
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::Etc::Preferences": "/dev/null",
+        "Dir::Etc::PreferencesParts": "/dev/null",
+        "Dir::State::Lists": state / "lists",
+        "Dir::Cache": state / "cache",
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+    }
+    flags = [text for name, value in options.items() for text in ("-o", f"{name}={value}")]
+    files = []
+    updated = False
+    for package in packages:
+        name = package.partition("/")[0]
+        if not (found := sorted(directory.glob(f"{name}_*.deb"))):
+            if not updated:
+                _run(["apt-get", *flags, "-qq", "update"], directory)
+                updated = True
+            _run(["apt-get", *flags, "-qq", "download", package], directory)
+            found = sorted(directory.glob(f"{name}_*.deb"))
+        files.append(found[-1])
+    return files
+
+
+def unpack(package: Path, directory: Path) -> None:
+    """Unpack a package's files into a directory."""
+    _run(["dpkg-deb", "-x", str(package.resolve()), str(directory.resolve())], directory)
+
+
+def _run(command: Sequence[str], directory: Path) -> None:
+    try:
+        subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise FetchError(f"{command[0]} is not installed") from None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or ["no reason given"]
+        raise FetchError(f"{' '.join(command[:1])}: {lines[-1]}") from None
