@@ -270,7 +270,10 @@ class Btf:
         for _ in range(MAX_RESOLVE_DEPTH):
             kind = self.kind_of(type_id)
             if kind in (Kind.INT, Kind.ENUM, Kind.ENUM64, Kind.FLOAT):
-                return min(POINTER_SIZE, self.type_by_id(type_id).third)
+                size = self.type_by_id(type_id).third
+                if not size:
+                    break
+                return min(POINTER_SIZE, size)
             if kind is Kind.PTR:
                 return POINTER_SIZE
             if kind is Kind.ARRAY:

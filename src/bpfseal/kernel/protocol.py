@@ -41,10 +41,18 @@ class ProgLoad:
 
 
 class RunResult(NamedTuple):
-    """What BPF_PROG_RUN gave back: the signed 32-bit return value and the context after the run."""
+    """What BPF_PROG_RUN gave back.
+
+    Attributes:
+        retval: the signed 32-bit return value.
+        ctx: the context after the run.
+        rule: the check behind a negative `retval` and its source, where the kernel tells (the
+            model does).
+    """
 
     retval: int
     ctx: bytes
+    rule: str = ""
 
 
 class Kernel(Protocol):

@@ -1,0 +1,96 @@
+"""Bundles on disk: one file or a directory, the same content (see docs/bundle-format.md).
+
+Example:
+    >>> from bpfseal.bundle.model import Bundle
+    >>> unpack(pack(Bundle("execsnoop_bpf", ())), "execsnoop.bpfseal").name
+    'execsnoop_bpf'
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bpfseal.bundle import media
+from bpfseal.bundle.archive import read_tar, write_tar
+from bpfseal.bundle.files import read_file, write_directory, write_files
+from bpfseal.bundle.layout import decode, encode, is_layout_path
+from bpfseal.bundle.model import Bundle
+from bpfseal.errors import InputError
+
+
+def pack(bundle: Bundle) -> bytes:
+    """Return the one-file form: the same bundle gives the same bytes.
+
+    Raises:
+        InputError: a part of it is beyond the limits of the format.
+    """
+    return write_tar(encode(bundle))
+
+
+def unpack(data: bytes, where: str) -> Bundle:
+    """Read the one-file form.
+
+    Args:
+        data: the file.
+        where: its name, for error messages.
+
+    Raises:
+        InputError: anything in it that is missing, wrong, unknown or left over.
+    """
+    return decode(read_tar(data, where), where)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle from a file or a directory.
+
+    Raises:
+        InputError: it cannot be read or is not a bundle.
+    """
+    if path.is_dir():
+        return decode(_read_directory(path), str(path))
+    return unpack(read_file(path, limit=media.MAX_BUNDLE_SIZE), str(path))
+
+
+def write_bundle(bundle: Bundle, path: Path | str) -> None:
+    """Write a bundle: a directory if `path` ends in ``/`` or is one, else a file.
+
+    What was there is replaced only when the whole bundle has been written.
+
+    Raises:
+        InputError: a part of it is beyond the limits of the format.
+        UsageError: the directory holds something that is not a bundle.
+        CapabilityError: it cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir() or os.fspath(path).endswith("/"):
+        write_directory(encode(bundle), target, marker=media.LAYOUT_FILE)
+    else:
+        write_files({target: pack(bundle)})
+
+
+def _read_directory(root: Path) -> dict[str, bytes]:
+    """Read the files of a layout, and nothing through links or outside of it."""
+    files: dict[str, bytes] = {}
+    budget = media.MAX_BUNDLE_SIZE
+    folders = [""]
+    try:
+        for folder in folders:
+            with os.scandir(root / folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    name = f"{folder}/{entry.name}".removeprefix("/")
+                    if name in ("blobs", media.BLOB_FOLDER) and not entry.is_symlink():
+                        folders.append(name)
+                        continue
+                    if not is_layout_path(name):
+                        raise InputError(
+                            f"{entry.name!r} does not belong into a bundle",
+                            where=str(root / folder),
+                        )
+                    if len(files) == media.MAX_FILES:
+                        raise InputError(f"more than {media.MAX_FILES} files", where=str(root))
+                    files[name] = read_file(Path(entry.path), limit=budget, follow_links=False)
+                    budget -= len(files[name])
+    except OSError as error:
+        raise InputError(f"not a bundle: {error.strerror}", where=str(root)) from None
+    return files

@@ -1,0 +1,91 @@
+"""One piece of work on many inputs: a failure of one does not stop the others."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bpfseal.cli.console import Console, error_fields
+from bpfseal.cli.inputs import STDIO
+from bpfseal.errors import BpfsealError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An input and the path of its output."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a task: a line for people, and fields of the JSON document."""
+
+    line: str
+    fields: dict[str, Any]
+
+
+def run_batch(
+    work: Callable[[Task], Done],
+    tasks: Sequence[Task],
+    console: Console,
+    *,
+    title: str,
+    jobs: int = 1,
+) -> int:
+    """Do the work on each task and print what became of it, in order.
+
+    Args:
+        work: a function that pickle can hand to another process, if `jobs` is not 1.
+        tasks: what to work on.
+        console: where to print.
+        title: what the progress bar says.
+        jobs: the number of processes.
+
+    Returns:
+        The highest exit status of any task.
+
+    Raises:
+        UsageError: stdout would get both a bundle and a JSON document.
+    """
+    if console.json and any(task.target == STDIO for task in tasks):
+        raise UsageError("--json needs stdout for itself", hint="-o FILE")
+    jobs = min(jobs, len(tasks)) if all(task.source != STDIO for task in tasks) else 1
+    outcomes = console.progress(_outcomes(work, tasks, jobs), total=len(tasks), title=title)
+    status = 0
+    for task, outcome in zip(tasks, list(outcomes), strict=True):
+        if isinstance(outcome, BpfsealError):
+            status = max(status, outcome.exit_status)
+            console.complain(outcome)
+            console.result(input=task.source, error=error_fields(outcome))
+            continue
+        console.result(input=task.source, output=task.target, **outcome.fields)
+        if task.target != STDIO:
+            console.say(f"{task.target}: {outcome.line}")
+    return status
+
+
+def _outcomes(
+    work: Callable[[Task], Done], tasks: Sequence[Task], jobs: int
+) -> Iterator[Done | BpfsealError]:
+    attempt = functools.partial(_attempt, work)
+    if jobs == 1:
+        yield from map(attempt, tasks)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # Not forked: a progress bar runs in a thread of its own.
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        yield from pool.map(attempt, tasks)
+
+
+def _attempt(work: Callable[[Task], Done], task: Task) -> Done | BpfsealError:
+    try:
+        return work(task)
+    except BpfsealError as error:
+        return error

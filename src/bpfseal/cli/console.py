@@ -1,0 +1,162 @@
+r"""What the command line prints: results on stdout, messages on stderr.
+
+With ``--json`` stdout gets one JSON document at the end and nothing else. Otherwise text, with
+colour and boxed tables on a terminal only (``NO_COLOR`` is honoured). Names out of objects, bundles
+and certificates may hold anything, so control characters never reach the terminal.
+
+Example:
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+from bpfseal.errors import BpfsealError
+
+if TYPE_CHECKING:
+    import rich.console
+
+_Item = TypeVar("_Item")
+
+
+def printable(text: str) -> str:
+    """Return the text with everything that is not printable escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def type_name(kind: type[IntEnum], number: int) -> str:
+    """Return the kernel's name of a type in lower case, or its number."""
+    return kind(number).name.lower() if number in kind.__members__.values() else str(number)
+
+
+class Console:
+    """Prints results and messages, and collects the results for ``--json``.
+
+    Attributes:
+        json: print one JSON document instead of text.
+        verbose: print details.
+        verb: the verb that runs, or ``""``.
+    """
+
+    def __init__(self, *, json: bool = False, verbose: bool = False) -> None:
+        self.json = json
+        self.verbose = verbose
+        self.verb = ""
+        self._results: list[dict[str, Any]] = []
+        self._error: BpfsealError | None = None
+
+    def result(self, **fields: Any) -> None:
+        """Add an entry to the JSON document."""
+        self._results.append(fields)
+
+    def say(self, text: str) -> None:
+        """Print one line of the human result."""
+        if not self.json:
+            self._print(text)
+
+    def verdict(self, text: str, *, good: bool) -> None:
+        """Print one line of the human result that says yes or no."""
+        if not self.json:
+            self._print(text, style="green" if good else "red")
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table of the human result: boxed on a terminal, plain columns elsewhere."""
+        if self.json:
+            return
+        cells = [[printable(cell) for cell in row] for row in rows]
+        if terminal := _terminal(sys.stdout):
+            from rich.table import Table
+            from rich.text import Text
+
+            table = Table(*headers)
+            for row in cells:
+                table.add_row(*(Text(cell) for cell in row))
+            terminal.print(table)
+            return
+        widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+        for row in (list(headers), *cells):
+            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self._print("  " + line.rstrip())
+
+    def note(self, text: str) -> None:
+        """Print a message."""
+        print(_encodable(f"bpfseal: {printable(text)}", sys.stderr), file=sys.stderr)  # noqa: T201
+
+    def detail(self, text: str) -> None:
+        """Print a message if ``-v`` was given."""
+        if self.verbose:
+            self.note(text)
+
+    def complain(self, error: BpfsealError) -> None:
+        """Print an error as one line."""
+        self.note(f"{self.verb}: {error}" if self.verb else str(error))
+
+    def fail(self, error: BpfsealError) -> None:
+        """Print the error that ended the verb, and remember it for the JSON document."""
+        self._error = error
+        self.complain(error)
+
+    def progress(self, items: Iterable[_Item], *, total: int, title: str) -> Iterator[_Item]:
+        """Yield the items; with a progress bar if there are many and stderr is a terminal."""
+        terminal = None if self.json or total < 2 else _terminal(sys.stderr)
+        if terminal is None:
+            yield from items
+            return
+        from rich.progress import track
+
+        yield from track(items, title, total=total, console=terminal, transient=True)
+
+    def finish(self, status: int) -> None:
+        """Print the JSON document, if one is wanted."""
+        if not self.json:
+            return
+        document: dict[str, Any] = {
+            "verb": self.verb,
+            "status": status,
+            "results": self._results,
+        }
+        if self._error:
+            document["error"] = error_fields(self._error)
+        print(json.dumps(document, indent=2))  # noqa: T201
+
+    def _print(self, text: str, style: str = "") -> None:
+        text = printable(text)
+        if style and (terminal := _terminal(sys.stdout)):
+            from rich.text import Text
+
+            terminal.print(Text(text, style), soft_wrap=True)
+        else:
+            print(_encodable(text, sys.stdout))  # noqa: T201
+
+
+def error_fields(error: BpfsealError) -> dict[str, Any]:
+    """Return an error as fields of the JSON document."""
+    return {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "where": error.where,
+        "hint": error.hint,
+        "status": error.exit_status,
+    }
+
+
+def _terminal(stream: TextIO) -> rich.console.Console | None:
+    if not stream.isatty():
+        return None
+    from rich.console import Console as RichConsole
+
+    return RichConsole(file=stream, highlight=False)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

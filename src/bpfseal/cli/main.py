@@ -1,0 +1,150 @@
+"""Take the command line apart, run the verb, and turn every outcome into an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from bpfseal import __version__
+from bpfseal.cli.console import Console
+from bpfseal.cli.options import (
+    CONFIG_FILE,
+    Options,
+    Parser,
+    read_settings,
+    section_of,
+    top_level_of,
+)
+from bpfseal.cli.verbs import build, export, inspect, keygen, load, sign, verify
+from bpfseal.errors import BpfsealError, CapabilityError
+
+EXIT_BUG: Final = 70
+"""An error that is bpfseal's own fault (EX_SOFTWARE of sysexits.h)."""
+
+EXIT_INTERRUPTED: Final = 130
+"""Stopped by SIGINT, as a shell reports it."""
+
+EXIT_BROKEN_PIPE: Final = 141
+"""The reader of stdout went away, as a shell reports SIGPIPE."""
+
+
+class Verb(Protocol):
+    """A module of `bpfseal.cli.verbs`."""
+
+    SUMMARY: str
+
+    def configure(self, options: Options) -> None:
+        """Declare the verb's arguments and options."""
+
+    def run(self, args: argparse.Namespace, console: Console) -> int:
+        """Do it and return the exit status."""
+
+
+VERBS: Final[dict[str, Verb]] = {
+    "keygen": keygen,
+    "build": build,
+    "sign": sign,
+    "verify": verify,
+    "inspect": inspect,
+    "load": load,
+    "export": export,
+}
+
+_EPILOG: Final = f"""\
+exit status: 0 done, verified or allowed; 1 not verified or refused; 2 usage; 3 bad input;
+4 this environment cannot do it.
+Each --OPTION may also come from the variable BPFSEAL_OPTION or from [VERB] in {CONFIG_FILE}."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments without the program's name; those of the process if not given.
+
+    Returns:
+        The exit status: 0 done, 1 a negative verdict, 2 usage, 3 bad input, 4 not possible here.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    console = Console(json="--json" in arguments)
+    debug = "--debug" in arguments
+    try:
+        status = _run(arguments, console)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        _discard_stdout()
+        console.note(f"stdout: cannot be written: {error.strerror or error}")
+        return CapabilityError.exit_status
+    except KeyboardInterrupt:
+        console.note("interrupted")
+        return EXIT_INTERRUPTED
+    except SystemExit as end:  # --help and --version
+        return end.code if isinstance(end.code, int) else 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, no traceback
+        if debug:
+            traceback.print_exc()
+        console.note(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
+        return EXIT_BUG
+    return status
+
+
+def _discard_stdout() -> None:
+    """Give Python, which flushes stdout once more at exit, somewhere to write to."""
+    with contextlib.suppress(ValueError):  # stdout is no file of the system
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: list[str], console: Console) -> int:
+    try:
+        status = _dispatch(arguments, console)
+    except BpfsealError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        console.fail(error)
+        status = error.exit_status
+    console.finish(status)
+    return status
+
+
+def _dispatch(arguments: list[str], console: Console) -> int:
+    parser = Parser(
+        prog="bpfseal",
+        description="Build, sign, verify and load signed BPF loaders.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"bpfseal {__version__}")
+    common = _add_common(parser)
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    declared: dict[str, Options] = {}
+    for name, verb in VERBS.items():
+        subparser = subparsers.add_parser(name, help=verb.SUMMARY, description=verb.SUMMARY)
+        _add_common(subparser)
+        declared[name] = Options(subparser, name)
+        verb.configure(declared[name])
+
+    args = parser.parse_args(arguments)
+    console.verb = args.verb
+    settings = read_settings(getattr(args, "config", None), os.environ)
+    common.resolve(args, os.environ, top_level_of(settings, declared, common))
+    console.json, console.verbose = args.json, args.verbose
+    sections = {name: section_of(settings, name, options) for name, options in declared.items()}
+    declared[args.verb].resolve(args, os.environ, sections[args.verb])
+    return VERBS[args.verb].run(args, console)
+
+
+def _add_common(parser: Parser) -> Options:
+    """Declare the options that every verb has; they stand before or after the verb."""
+    options = Options(parser)
+    options.flag("--json", help="print one JSON document")
+    options.flag("-v", "--verbose", help="print details on stderr")
+    options.flag("--debug", help="print a traceback with an error")
+    options.add("--config", metavar="FILE", help=f"read this in place of ./{CONFIG_FILE}")
+    return options

@@ -1,0 +1,103 @@
+"""Where a verb writes bundles.
+
+Example:
+    >>> destinations(["tools/execsnoop.bpf.o"], None, unpacked=False)
+    ['execsnoop.bpfseal']
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bpfseal.bundle.media import LAYOUT_FILE
+from bpfseal.cli.inputs import STDIO, shown
+from bpfseal.cli.options import Options
+from bpfseal.errors import CapabilityError, UsageError
+
+if TYPE_CHECKING:
+    from bpfseal.bundle.model import Bundle
+
+SUFFIX: Final = ".bpfseal"
+
+
+def add_output_options(options: Options) -> None:
+    """Declare the options that `destinations` interprets."""
+    options.add("-o", "--output", metavar="FILE|DIR", help="where to write, - for stdout")
+    options.flag("--unpacked", help="write bundles as directories")
+
+
+def destinations(inputs: Sequence[str], output: str | None, *, unpacked: bool) -> list[str]:
+    """Return the path to write for each input.
+
+    `output` is a directory to write ``NAME.bpfseal`` into if there are several inputs, if it ends
+    in ``/``, or if it is a directory that is not itself a bundle. Otherwise it is the bundle.
+
+    Args:
+        inputs: the arguments of the verb.
+        output: the value of ``-o``, or None for the current directory.
+        unpacked: write bundles as directories.
+
+    Raises:
+        UsageError: two inputs would be written to the same path.
+    """
+    folder = Path(output or ".")
+    is_folder = (
+        output is None
+        or len(inputs) > 1
+        or output.endswith("/")
+        or (folder.is_dir() and not _is_bundle(folder))
+    )
+    if not is_folder:
+        return [f"{output}/" if unpacked and output != STDIO else str(output)]
+    if output == STDIO:
+        raise UsageError("several bundles do not fit into stdout", hint="-o DIR")
+    if output is not None and _is_bundle(folder):
+        raise UsageError("is a bundle, it cannot hold several", where=output)
+    paths = [str(folder / f"{_stem(name)}{SUFFIX}") for name in inputs]
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            other = inputs[paths.index(path)]
+            raise UsageError(f"{other} and {inputs[index]} would both be written", where=path)
+    return [f"{path}/" if unpacked else path for path in paths]
+
+
+def write_output(bundle: Bundle, path: str) -> None:
+    """Write a bundle to a destination; ``-`` is stdout.
+
+    Raises:
+        CapabilityError: it cannot be written.
+    """
+    from bpfseal.bundle.store import pack, write_bundle
+
+    if path == STDIO:
+        sys.stdout.buffer.write(pack(bundle))
+        return
+    make_folder(Path(path).parent)
+    write_bundle(bundle, path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a directory, with those above it, if it is not there.
+
+    Raises:
+        CapabilityError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CapabilityError(f"cannot be made: {error.strerror}", where=str(path)) from None
+
+
+def _is_bundle(path: Path) -> bool:
+    """Whether the path is a bundle in the form of a directory."""
+    return (path / LAYOUT_FILE).is_file()
+
+
+def _stem(name: str) -> str:
+    """Return the name of an input without what says its kind."""
+    path = Path(shown(name))
+    stem = path.name or path.resolve().name
+    return stem.removesuffix(SUFFIX).removesuffix(".o").removesuffix(".bpf") or stem

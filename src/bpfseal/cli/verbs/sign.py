@@ -1,0 +1,80 @@
+"""``bpfseal sign``: objects and bundles to signed bundles."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+from typing import Final
+
+from bpfseal.cli.batch import Done, Task, run_batch
+from bpfseal.cli.console import Console
+from bpfseal.cli.inputs import (
+    ALL,
+    Credentials,
+    add_passphrase_options,
+    naming,
+    read_credentials,
+    read_input,
+    shown,
+    variants,
+)
+from bpfseal.cli.options import Options
+from bpfseal.cli.outputs import add_output_options, destinations, write_output
+from bpfseal.errors import UsageError
+from bpfseal.scheme import SIGNED_SCHEMES
+
+SUMMARY: Final = "sign objects or bundles"
+HASHES: Final = ("sha256", "sha384", "sha512")
+
+
+def configure(options: Options) -> None:
+    """Declare the arguments and options."""
+    options.argument("inputs", nargs="+", metavar="IN", help="object or bundle, - for stdin")
+    options.add("--private-key", metavar="FILE", required=True, help="private key, PEM or DER")
+    options.add("--certificate", metavar="FILE", required=True, help="its certificate")
+    add_passphrase_options(options)
+    options.add("--hash", choices=HASHES, default="sha256", help="digest that is signed")
+    options.add("--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="variants to sign")
+    options.add("--jobs", type=_jobs, default=1, metavar="N", help="processes, 0: one per CPU")
+    add_output_options(options)
+
+
+def _jobs(text: str) -> int:
+    count = int(text)
+    if not 0 <= count <= 1024:
+        raise argparse.ArgumentTypeError("not a number from 0 to 1024")
+    return count or os.cpu_count() or 1
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Sign each input."""
+    outputs = destinations(args.inputs, args.output, unpacked=args.unpacked)
+    credentials = read_credentials(args)
+    certificate = credentials.signer().certificate
+    for problem in certificate.problems():
+        console.note(f"warning: {args.certificate}: {problem}")
+    console.detail(f"signing as {certificate.subject}, {certificate.key_type}, {args.hash}")
+    work = functools.partial(
+        _sign, credentials=credentials, scheme=args.scheme, hash_name=args.hash
+    )
+    tasks = [Task(*pair) for pair in zip(args.inputs, outputs, strict=True)]
+    return run_batch(work, tasks, console, title="signing", jobs=args.jobs)
+
+
+def _sign(task: Task, credentials: Credentials, scheme: str, hash_name: str) -> Done:
+    from bpfseal.bundle.sign import sign_bundle
+
+    signer = credentials.signer()
+    with naming(shown(task.source)):
+        bundle = read_input(task.source, scheme)
+        found = [variant.loader.scheme_name for variant in variants(bundle, scheme)]
+        schemes = [name for name in found if name in SIGNED_SCHEMES]
+        if not schemes:
+            raise UsageError(f"scheme {found[0]} has no signature")
+    write_output(sign_bundle(bundle, signer, schemes=schemes, hash_name=hash_name), task.target)
+    subject = signer.certificate.subject
+    return Done(
+        f"{', '.join(schemes)} signed by {subject}",
+        {"name": bundle.name, "schemes": schemes, "signer": subject, "hash": hash_name},
+    )

@@ -1,0 +1,181 @@
+"""Load a signed loader: the steps of a light skeleton, on any kernel.
+
+`load()` makes the calls that the skeleton of the loader's scheme makes, in its order, closes every
+fd that it needs for the time of the load only, and returns those of the maps and programs. Before
+the first call it compares the metadata with the digest that the instructions carry: a loader that
+a kernel refuses still runs its cleanup, which closes whatever fds unverified metadata names.
+
+Example:
+    >>> skeleton = load(kernel, signed)
+    >>> skeleton.prog_fds["handle_exec"]
+    5
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from bpfseal.bpf.uapi import MapType, ProgFlag, ProgType
+from bpfseal.bundle.model import SignedLoader
+from bpfseal.errors import KernelError, UsageError, VerificationError
+from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
+from bpfseal.loader.check_block import carried_digest
+from bpfseal.loader.model import LOADER_LICENSE, LOADER_MAP_NAME, LOADER_PROG_NAME, Loader
+
+KEY_SPEC_SESSION_KEYRING: Final = -3
+"""The caller's session keyring (include/uapi/linux/keyctl.h)."""
+
+_METADATA_KEY: Final = bytes(4)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSkeleton:
+    """What a loader made.
+
+    Attributes:
+        map_fds: the fds of the maps, by `MapEntry.ident`.
+        prog_fds: the fds of the programs, by `ProgramEntry.name`.
+    """
+
+    map_fds: dict[str, int]
+    prog_fds: dict[str, int]
+
+
+def load(
+    kernel: Kernel,
+    signed: SignedLoader,
+    *,
+    signature: int = 0,
+    keyring_id: int = KEY_SPEC_SESSION_KEYRING,
+    check_metadata: bool = True,
+) -> LoadedSkeleton:
+    """Load a loader, signed or unsigned, and run it.
+
+    Args:
+        kernel: the kernel to load on.
+        signed: the loader; without signatures it is loaded unsigned.
+        signature: which of its signatures to use.
+        keyring_id: where the kernel looks for the signer's key.
+        check_metadata: compare the metadata with the digest in the instructions first. Without
+            it a refused loader closes the fds that the metadata names.
+
+    Returns:
+        The fds of maps and programs, which belong to the caller.
+
+    Raises:
+        VerificationError: the metadata is not what the instructions carry the digest of.
+        UsageError: no such signature.
+        KernelError: the kernel or the loader refused; `step` says where. Whatever was opened is
+            closed again.
+    """
+    if signed.signatures and not 0 <= signature < len(signed.signatures):
+        count = len(signed.signatures)
+        raise UsageError(f"no signature {signature}", hint=f"there are {count}, from 0")
+    if check_metadata:
+        _check_metadata(signed)
+    cms = signed.signatures[signature].cms if signed.signatures else None
+    with ExitStack() as temporary:
+        prog_fd = _load_program(kernel, signed.loader, cms, keyring_id, temporary)
+        return _run(kernel, signed.loader, prog_fd)
+
+
+def _check_metadata(signed: SignedLoader) -> None:
+    """Compare the metadata with the digest that the instructions carry.
+
+    Raises:
+        VerificationError: they differ, or a signed loader carries none.
+    """
+    loader = signed.loader
+    digest = carried_digest(loader.insns, loader.scheme, loader.byteorder)
+    if digest is None:
+        if signed.signatures and not loader.scheme.binds_metadata:
+            raise VerificationError(
+                "the instructions carry no digest of the metadata", where=loader.name
+            )
+    elif digest != loader.metadata_digest:
+        raise VerificationError(
+            "the metadata is not what the instructions carry the digest of", where=loader.name
+        )
+
+
+def _load_program(
+    kernel: Kernel, loader: Loader, cms: bytes | None, keyring_id: int, temporary: ExitStack
+) -> int:
+    """Make the metadata map and load the loader; `temporary` closes all fds."""
+    scheme = loader.scheme
+    is_signed = cms is not None
+
+    def keep(fd: int) -> int:
+        temporary.callback(_close, kernel, fd)
+        return fd
+
+    metadata_map = MapCreate(
+        type=MapType.ARRAY,
+        name=LOADER_MAP_NAME,
+        key_size=len(_METADATA_KEY),
+        value_size=len(loader.metadata),
+        max_entries=1,
+        excl_prog_hash=loader.excl_prog_hash if is_signed else None,
+    )
+    map_fd = keep(_step("map_create", lambda: kernel.map_create(metadata_map)))
+    _step("map_update", lambda: kernel.map_update(map_fd, _METADATA_KEY, loader.metadata))
+    if is_signed:
+        _step("map_freeze", lambda: kernel.map_freeze(map_fd))
+        if scheme.wants_map_hash:
+            _step("map_hash", lambda: kernel.map_hash(map_fd))
+    btf_fd = 0
+    if scheme.has_loader_btf:
+        btf_fd = keep(_step("btf_load", lambda: kernel.btf_load(loader.btf)))
+    request = ProgLoad(
+        type=ProgType.SYSCALL,
+        name=LOADER_PROG_NAME,
+        insns=loader.insns,
+        license=LOADER_LICENSE,
+        flags=ProgFlag.SLEEPABLE,
+        fd_array=(map_fd,),
+        fd_array_cnt=1 if is_signed and scheme.binds_metadata else 0,
+        btf_fd=btf_fd,
+        signature=cms,
+        keyring_id=keyring_id if is_signed else 0,
+    )
+    return keep(_step("prog_load", lambda: kernel.prog_load(request)))
+
+
+def _run(kernel: Kernel, loader: Loader, prog_fd: int) -> LoadedSkeleton:
+    """Run the loader and read the fds out of its context."""
+    ctx = loader.ctx_size.to_bytes(4, loader.byteorder).ljust(loader.ctx_size, b"\0")
+    retval, after, rule = _step("prog_run", lambda: kernel.prog_run(prog_fd, ctx))
+    if retval < 0:
+        raise KernelError(-retval, rule, step="prog_run", rule=rule)
+    if len(after) < loader.ctx_size:
+        message = f"the context came back with {len(after)} of {loader.ctx_size} bytes"
+        raise KernelError(errno.EFAULT, message, step="prog_run")
+
+    def fd_at(offset: int) -> int:
+        return int.from_bytes(after[offset : offset + 4], loader.byteorder, signed=True)
+
+    return LoadedSkeleton(
+        {entry.ident: fd_at(loader.map_fd_offset(i)) for i, entry in enumerate(loader.maps)},
+        {entry.name: fd_at(loader.prog_fd_offset(i)) for i, entry in enumerate(loader.programs)},
+    )
+
+
+def _step(name: str, call: Callable[[], T]) -> T:
+    """Make a call; a refusal gets the name of the step."""
+    try:
+        return call()
+    except KernelError as error:
+        error.step = error.where = name
+        raise
+
+
+def _close(kernel: Kernel, fd: int) -> None:
+    """Close a fd of the load, which the loader may have closed already."""
+    with suppress(KernelError):
+        kernel.close(fd)

@@ -1,0 +1,265 @@
+"""`ModelKernel`: a kernel in Python that takes the calls of a load and really runs the loader.
+
+It gives the answers of the seed patch's kernel: a value, or a `KernelError` with the errno and the
+rule behind it.
+
+Example:
+    >>> kernel = ModelKernel()
+    >>> kernel.keyrings.add_key(SESSION, certificate_der)
+    268435463
+    >>> load(kernel, signed)
+    >>> [program.name for program in kernel.programs]
+    ['__loader.prog', 'handle_exec']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from errno import EFAULT, EINVAL
+from typing import Final
+
+from bpfseal.btf.btf import Btf
+from bpfseal.btf.builder import BtfBuilder
+from bpfseal.errors import KernelError
+from bpfseal.kernel.model.btf_objects import BtfObject
+from bpfseal.kernel.model.fds import OpenFile
+from bpfseal.kernel.model.helpers import helpers
+from bpfseal.kernel.model.kernel_btf import (
+    ExtendedBtf,
+    KernelBtf,
+    KernelSymbols,
+    SyntheticBtf,
+    SyntheticSymbols,
+)
+from bpfseal.kernel.model.keyring import Keyrings
+from bpfseal.kernel.model.kfuncs import kfuncs
+from bpfseal.kernel.model.lsm import Hook
+from bpfseal.kernel.model.machine import Machine, MachineFault
+from bpfseal.kernel.model.map_calls import map_create, map_freeze, map_update
+from bpfseal.kernel.model.map_rules import MapAttributes
+from bpfseal.kernel.model.maps import MapFacts, ModelMap
+from bpfseal.kernel.model.profile import KFUNC_SERIES, Profile
+from bpfseal.kernel.model.prog_load import prog_load
+from bpfseal.kernel.model.program import LoadedProgram, ModelProgram, ProgAttributes
+from bpfseal.kernel.model.refusal import ENOTSUPP, refusal
+from bpfseal.kernel.model.state import Call, KernelState
+from bpfseal.kernel.protocol import MapCreate, ProgLoad, RunResult
+
+MAX_CTX_SIZE: Final = 0xFFFF
+"""Bytes of the largest context of a SYSCALL program (``bpf_prog_test_run_syscall``)."""
+
+INSN_BUDGET: Final = 10_000_000
+"""Insns that one run may take."""
+
+
+class ModelKernel:
+    """A kernel, and the process that loads on it. It implements `bpfseal.kernel.protocol.Kernel`.
+
+    Args:
+        profile: which kernel it is.
+        kernel_btf: the kernel's own BTF; by default every name exists.
+        symbols: the kernel's symbols; by default every name exists.
+        hooks: LSM hooks, asked in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: Profile = KFUNC_SERIES,
+        kernel_btf: KernelBtf | None = None,
+        symbols: KernelSymbols | None = None,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        btf = ExtendedBtf(kernel_btf or SyntheticBtf(), profile.kfuncs)
+        self._state = KernelState(profile, btf, symbols or SyntheticSymbols(), tuple(hooks))
+
+    # What the kernel is, and what has happened on it.
+
+    @property
+    def description(self) -> str:
+        """The profile and where the kernel's names come from."""
+        return f"model: {self._state.profile.description}; kernel BTF: {self.btf.description}"
+
+    @property
+    def btf(self) -> KernelBtf:
+        """The kernel's own BTF; `assumed` says which names were taken on trust."""
+        return self._state.btf
+
+    @property
+    def symbols(self) -> KernelSymbols:
+        """The kernel's symbols."""
+        return self._state.symbols
+
+    @property
+    def keyrings(self) -> Keyrings:
+        """The keyrings, to put trusted certificates in."""
+        return self._state.keyrings
+
+    @property
+    def programs(self) -> tuple[LoadedProgram, ...]:
+        """Every program that was loaded, in order, as it is now or was when it went away."""
+        return tuple(program.snapshot() for program in self._state.programs)
+
+    @property
+    def maps(self) -> tuple[MapFacts, ...]:
+        """Every map that is alive, in the order of creation."""
+        return tuple(known.facts for known in self._state.maps if known.alive)
+
+    @property
+    def open_fds(self) -> dict[int, str]:
+        """What each open fd refers to; 0, 1 and 2 are the caller's standard streams."""
+        return self._state.fds.listing()
+
+    @property
+    def trace(self) -> tuple[Call, ...]:
+        """Every call to the kernel, also those that loaders made, with its answer."""
+        return tuple(self._state.calls)
+
+    @property
+    def printed(self) -> tuple[str, ...]:
+        """The lines that programs printed with ``bpf_trace_printk``."""
+        return tuple(self._state.printed)
+
+    def program(self, fd: int) -> LoadedProgram:
+        """Return the program behind a fd.
+
+        Raises:
+            KernelError: EBADF, EINVAL.
+        """
+        return self._state.fds.get_as(fd, ModelProgram).snapshot()
+
+    def map(self, fd: int) -> MapFacts:
+        """Return the map behind a fd.
+
+        Raises:
+            KernelError: EBADF, EINVAL.
+        """
+        return self._state.fds.get_as(fd, ModelMap).facts
+
+    def map_lookup(self, fd: int, key: bytes) -> bytes | None:
+        """Return the value of a key, or ``None``.
+
+        Raises:
+            KernelError: EBADF, EINVAL.
+        """
+        return self._state.fds.get_as(fd, ModelMap).lookup(key)
+
+    def open_file(self, name: str, fd: int | None = None) -> int:
+        """Open a file of the caller's own, at `fd` if one is given, and return its fd."""
+        return self._state.fds.install(OpenFile(name), fd)
+
+    def open_kernel_btf(self) -> int:
+        """Return a fd of the kernel's own BTF (BPF_BTF_GET_FD_BY_ID)."""
+        raw = BtfBuilder().encode()
+        return self._state.fds.install(BtfObject(raw, Btf.from_bytes(raw), is_kernel=True))
+
+    # The protocol.
+
+    def map_create(self, request: MapCreate) -> int:
+        """Create a map and return its fd."""
+        attributes = MapAttributes(
+            type=request.type,
+            key_size=request.key_size,
+            value_size=request.value_size,
+            max_entries=request.max_entries,
+            name=request.name,
+            flags=request.flags,
+            excl_prog_hash=request.excl_prog_hash,
+        )
+        return self._state.record(
+            "user", "map_create", request.name, lambda: map_create(self._state, attributes)
+        )
+
+    def map_update(self, fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Set one element."""
+        self._state.record(
+            "user",
+            "map_update",
+            f"fd {fd}, {len(value)} bytes",
+            lambda: map_update(self._state, fd, key, value, flags),
+        )
+
+    def map_freeze(self, fd: int) -> None:
+        """Make the map read-only for user space."""
+        self._state.record("user", "map_freeze", f"fd {fd}", lambda: map_freeze(self._state, fd))
+
+    def map_hash(self, fd: int) -> bytes:
+        """Return the SHA-256 of the map's contents."""
+        return self._state.record(
+            "user",
+            "map_hash",
+            f"fd {fd}",
+            lambda: self._state.fds.get_as(fd, ModelMap).user_hash(),
+        )
+
+    def btf_load(self, data: bytes) -> int:
+        """Load a BTF and return its fd."""
+        return self._state.record(
+            "user",
+            "btf_load",
+            f"{len(data)} bytes",
+            lambda: self._state.fds.install(BtfObject.load(data)),
+        )
+
+    def prog_load(self, request: ProgLoad) -> int:
+        """Load a program and return its fd."""
+        attributes = ProgAttributes(
+            type=request.type,
+            name=request.name,
+            insns=request.insns,
+            license=request.license,
+            flags=request.flags,
+            btf_fd=request.btf_fd,
+            fd_array=request.fd_array,
+            fd_array_count=request.fd_array_cnt,
+            signature=request.signature,
+            keyring_id=request.keyring_id,
+        )
+        signed = "unsigned" if request.signature is None else "signed"
+        return self._state.record(
+            "user",
+            "prog_load",
+            f"{request.name}, {signed}",
+            lambda: prog_load(self._state, attributes),
+        )
+
+    def prog_run(self, fd: int, ctx: bytes) -> RunResult:
+        """Run a SYSCALL program once.
+
+        Raises:
+            KernelError: EBADF, EINVAL for no program or a context that is too large, ENOTSUPP for
+                a program of a type that the model does not run, EFAULT for a program that does
+                what the kernel's verifier would not have let it.
+        """
+        first = len(self._state.calls)
+        returned = self._state.record("user", "prog_run", f"fd {fd}", lambda: self._run(fd, ctx))
+        retval, after = returned
+        refused = (call for call in self._state.calls[first:] if call.rule)
+        rules = [call.rule for call in refused if call.result == retval]
+        return RunResult(retval, after, rules[-1] if rules else "")
+
+    def close(self, fd: int) -> None:
+        """Close a fd."""
+        self._state.record("user", "close", f"fd {fd}", lambda: self._state.fds.close(fd))
+
+    def _run(self, fd: int, ctx: bytes) -> tuple[int, bytes]:
+        state = self._state
+        source = "kernel/bpf/syscall.c bpf_prog_test_run, net/bpf/test_run.c"
+        program = state.fds.get_as(fd, ModelProgram)
+        if program.runnable is None:
+            raise refusal(ENOTSUPP, source, f"the model does not run {program.type.name}")
+        if len(ctx) > MAX_CTX_SIZE:
+            raise refusal(EINVAL, source, f"context of {len(ctx)} bytes")
+        machine = Machine(
+            state.memory, helpers(state, program), kfuncs(state, program), budget=INSN_BUDGET
+        )
+        context = state.memory.map("ctx", bytearray(ctx))
+        program.hold()
+        try:
+            value = machine.run(program.runnable, context.base) & 0xFFFFFFFF
+        except MachineFault as fault:
+            raise KernelError(EFAULT, str(fault), rule=f"the verifier: {fault}") from fault
+        finally:
+            program.drop()
+            state.memory.unmap(context)
+        return value - (1 << 32) if value >> 31 else value, bytes(context.data)

@@ -1,0 +1,234 @@
+"""The kernel's own names: its BTF (types and functions) and its symbols.
+
+A name is looked up in a file that describes a kernel, or, where there is none, taken on trust: the
+synthetic BTF has every name that it is asked for, and says afterwards which ones it assumed.
+
+Example:
+    >>> btf = SyntheticBtf()
+    >>> btf.find("task_struct", Kind.STRUCT) == btf.find("task_struct", Kind.STRUCT)
+    True
+    >>> btf.assumed
+    ['struct task_struct']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Final, Protocol
+
+from bpfseal.btf.btf import Btf
+from bpfseal.btf.kinds import Kind
+from bpfseal.errors import InputError
+
+RUNNING_KERNEL: Final = Path("/sys/kernel/btf/vmlinux")
+"""Where a kernel shows its own BTF."""
+
+
+_FIRST_ADDED_ID: Final = 0x0F00_0000
+"""Ids of functions that are added to a BTF: above those of any real type."""
+
+
+class KernelBtf(Protocol):
+    """The BTF of the kernel that the model is."""
+
+    @property
+    def description(self) -> str:
+        """Where the names come from, one line."""
+
+    @property
+    def assumed(self) -> list[str]:
+        """The names that were taken on trust, in the order that they were asked for."""
+
+    def find(self, name: str, kind: Kind) -> int | None:
+        """Return the id of a type, or ``None`` if the kernel has none of that name and kind."""
+
+    def known(self, name: str, kind: Kind) -> int | None:
+        """Return the id of a type that the kernel has for certain."""
+
+    def name_of(self, type_id: int, kind: Kind) -> str | None:
+        """Return the name of a type if it is of this kind."""
+
+
+class BtfFile:
+    """Kernel BTF from raw bytes, in the format of ``/sys/kernel/btf/vmlinux``.
+
+    The bytes are parsed at the first question, and only the kinds asked for are indexed: a
+    kernel's 130,000 types take about half a second.
+    """
+
+    def __init__(self, raw: bytes, where: str = "kernel BTF") -> None:
+        self._raw = raw
+        self._where = where
+        self._ids: dict[Kind, dict[int, int]] = {}
+        self.assumed: list[str] = []
+
+    @property
+    def description(self) -> str:
+        """The file."""
+        return self._where
+
+    @cached_property
+    def _btf(self) -> Btf:
+        return Btf.from_bytes(self._raw, self._where)
+
+    def find(self, name: str, kind: Kind) -> int | None:
+        """Return the id of a type, or ``None``.
+
+        Raises:
+            InputError: the file is no valid BTF.
+        """
+        ids = self._ids_of(kind)
+        wanted = b"\0" + name.encode() + b"\0"
+        at = self._btf.strings.find(wanted)
+        while at >= 0:
+            if at + 1 in ids:
+                return ids[at + 1]
+            at = self._btf.strings.find(wanted, at + 1)
+        return None
+
+    def known(self, name: str, kind: Kind) -> int | None:
+        """Return the id of a type, or ``None``: a file assumes nothing."""
+        return self.find(name, kind)
+
+    def name_of(self, type_id: int, kind: Kind) -> str | None:
+        """Return the name of a type if it is of this kind."""
+        if not 0 < type_id < len(self._btf) or self._btf.kind_of(type_id) is not kind:
+            return None
+        return self._btf.type_by_id(type_id).name
+
+    def _ids_of(self, kind: Kind) -> dict[int, int]:
+        """Return the first type id by name offset, for one kind."""
+        if kind not in self._ids:
+            words, starts = self._btf.words, self._btf.starts
+            by_name = self._ids[kind] = {}
+            for type_id in range(len(starts) - 1, 0, -1):
+                start = starts[type_id]
+                if words[start + 1] >> 24 & 0x7F == kind:
+                    by_name[words[start]] = type_id
+        return self._ids[kind]
+
+
+class SyntheticBtf:
+    """Kernel BTF that has every name it is asked for."""
+
+    description = "synthetic (every name exists)"
+
+    def __init__(self, functions: tuple[str, ...] = ()) -> None:
+        self._fresh = count(1)
+        self._ids: dict[tuple[str, Kind], int] = {
+            (name, Kind.FUNC): next(self._fresh) for name in functions
+        }
+        self.assumed: list[str] = []
+
+    def find(self, name: str, kind: Kind) -> int | None:
+        """Return the id of a type, a fresh one if nobody asked for it before."""
+        if (name, kind) not in self._ids:
+            self._ids[name, kind] = next(self._fresh)
+            self.assumed.append(f"{kind.name.lower()} {name}")
+        return self._ids[name, kind]
+
+    def known(self, name: str, kind: Kind) -> int | None:
+        """Return the id of a type that was declared or asked for already."""
+        return self._ids.get((name, kind))
+
+    def name_of(self, type_id: int, kind: Kind) -> str | None:
+        """Return the name of a type if it is of this kind."""
+        names = (name for (name, of), known in self._ids.items() if (known, of) == (type_id, kind))
+        return next(names, None)
+
+
+class ExtendedBtf:
+    """Another kernel BTF with functions added to it: those of the patches that a profile has."""
+
+    def __init__(self, base: KernelBtf, functions: Iterable[str]) -> None:
+        self._base = base
+        self._ids = {
+            name: type_id
+            for type_id, name in enumerate(functions, _FIRST_ADDED_ID)
+            if base.known(name, Kind.FUNC) is None
+        }
+
+    @property
+    def description(self) -> str:
+        """That of the BTF below."""
+        return self._base.description
+
+    @property
+    def assumed(self) -> list[str]:
+        """Those of the BTF below."""
+        return self._base.assumed
+
+    def find(self, name: str, kind: Kind) -> int | None:
+        """Return the id of a type, or ``None``."""
+        return self._added(name, kind) or self._base.find(name, kind)
+
+    def known(self, name: str, kind: Kind) -> int | None:
+        """Return the id of a type that the kernel has for certain."""
+        return self._added(name, kind) or self._base.known(name, kind)
+
+    def name_of(self, type_id: int, kind: Kind) -> str | None:
+        """Return the name of a type if it is of this kind."""
+        for name, added in self._ids.items():
+            if (added, kind) == (type_id, Kind.FUNC):
+                return name
+        return self._base.name_of(type_id, kind)
+
+    def _added(self, name: str, kind: Kind) -> int | None:
+        return self._ids.get(name) if kind is Kind.FUNC else None
+
+
+class KernelSymbols(Protocol):
+    """The kernel's symbols, as ``kallsyms_lookup_name`` finds them."""
+
+    @property
+    def assumed(self) -> list[str]:
+        """The names that were taken on trust."""
+
+    def address(self, name: str) -> int | None:
+        """Return a symbol's address, or ``None``."""
+
+
+class SymbolTable:
+    """Known symbols."""
+
+    def __init__(self, addresses: Mapping[str, int]) -> None:
+        self._addresses = dict(addresses)
+        self.assumed: list[str] = []
+
+    def address(self, name: str) -> int | None:
+        """Return a symbol's address, or ``None``."""
+        return self._addresses.get(name)
+
+
+class SyntheticSymbols:
+    """Symbols that all exist, at made-up addresses of kernel text."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[str, int] = {}
+        self._fresh = count(0xFFFF_FFFF_8100_0000, 16)
+        self.assumed: list[str] = []
+
+    def address(self, name: str) -> int | None:
+        """Return a symbol's address, a fresh one if nobody asked for it before."""
+        if name not in self._addresses:
+            self._addresses[name] = next(self._fresh)
+            self.assumed.append(name)
+        return self._addresses[name]
+
+
+def choose_kernel_btf(path: Path | None = None) -> KernelBtf:
+    """Return the BTF in a file, else that of the running kernel, else a synthetic one.
+
+    Raises:
+        InputError: the file that was named cannot be read.
+    """
+    chosen = path or RUNNING_KERNEL
+    try:
+        return BtfFile(chosen.read_bytes(), str(chosen))
+    except OSError as error:
+        if path is not None:
+            raise InputError(error.strerror or "cannot be read", where=str(path)) from error
+        return SyntheticBtf()

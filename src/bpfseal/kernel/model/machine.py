@@ -1,0 +1,150 @@
+"""The processor of the kernel model: runs a program on a memory, with helpers and kfuncs.
+
+Example:
+    >>> machine = Machine(Memory(), helpers={5: lambda machine, *arguments: 42}, kfuncs={})
+    >>> machine.run(Program((call_helper(5), exit_insn()), "answer"), ctx_address=0)
+    42
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.insn import Insn
+from bpfseal.errors import BpfsealError
+from bpfseal.kernel.model.decode import Step, decode, insn_starts
+from bpfseal.kernel.model.memory import Memory, MemoryFault
+from bpfseal.kernel.model.processor import Processor, Trap
+
+_LAST = frozenset({op.JMP | op.EXIT, op.JMP | op.JA, op.JMP32 | op.JA})
+"""Opcodes that a program may end with (check_subprogs in kernel/bpf/verifier.c)."""
+
+
+class MachineFault(BpfsealError):  # noqa: N818 (as in `MemoryFault`)
+    """A program that the machine cannot decode or cannot go on with.
+
+    Attributes:
+        program: the program's name.
+        index: the insn at fault.
+        reason: what is wrong with it.
+    """
+
+    exit_status = 1
+
+    def __init__(self, program: str, index: int, reason: str) -> None:
+        super().__init__(reason, where=f"{program}, insn {index}")
+        self.program = program
+        self.index = index
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program as it runs, with its relocations done.
+
+    Attributes:
+        insns: the insns. A ld_imm64 holds the value itself, and the insn index of a
+            BPF_PSEUDO_FUNC; its pseudo source is not looked at any more.
+        name: the program's name, for messages.
+    """
+
+    insns: tuple[Insn, ...]
+    name: str
+
+    @cached_property
+    def steps(self) -> Mapping[int, Step]:
+        """What each insn does, by index. Second slots of ld_imm64 have no step.
+
+        Raises:
+            MachineFault: if an insn is malformed, even one that would never be reached: the
+                kernel refuses such a program at load.
+        """
+        starts = insn_starts(self.insns)
+        steps: dict[int, Step] = {}
+        for index in sorted(starts):
+            try:
+                steps[index] = decode(self.insns, index, starts)
+            except Trap as trap:
+                raise MachineFault(self.name, index, trap.message) from trap
+        if not steps or self.insns[index].code not in _LAST:
+            raise MachineFault(self.name, len(self.insns), "the program runs off its end")
+        return steps
+
+
+HelperFunction = Callable[["Machine", int, int, int, int, int], int]
+"""A helper or kfunc: takes the machine and r1 to r5, unsigned; the low 64 bits returned are r0."""
+
+Trace = Callable[[int, Insn, list[int]], None]
+"""Sees each insn before it is done: its index, the insn, and a copy of r0 to r10."""
+
+
+class Machine:
+    """A machine that runs programs.
+
+    Attributes:
+        memory: the address space of programs and helpers.
+        helpers: the helpers, by id (`bpfseal.bpf.uapi.Helper`).
+        kfuncs: the kfuncs, by the BTF id that the load gave the call.
+        budget: how many insns a run may take.
+        trace: sees each insn, if there is one.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        helpers: Mapping[int, HelperFunction],
+        kfuncs: Mapping[int, HelperFunction],
+        *,
+        budget: int = 1_000_000,
+        trace: Trace | None = None,
+    ) -> None:
+        self.memory = memory
+        self.helpers = helpers
+        self.kfuncs = kfuncs
+        self.budget = budget
+        self.trace = trace
+
+    def run(self, program: Program, ctx_address: int) -> int:
+        """Run a program to its end and return r0, unsigned.
+
+        Args:
+            program: the program.
+            ctx_address: the address of the context, which the program finds in r1.
+
+        Raises:
+            MachineFault: if the program is malformed, accesses memory that it may not, calls what
+                is not there or too deep, or takes more insns than the budget. A `MemoryFault` is
+                its cause where there was one. What else a helper raises passes through.
+        """
+        steps = program.steps
+        processor = Processor(self.memory, self._call_out)
+        processor.registers[1] = ctx_address
+        processor.enter(0)
+        index = 0
+        try:
+            for _ in range(self.budget):
+                index = processor.pc
+                if self.trace is not None:
+                    self.trace(index, program.insns[index], processor.registers.copy())
+                processor.pc = index + 1
+                steps[index](processor)
+                if not processor.frames:
+                    return processor.registers[0]
+        except (MemoryFault, Trap) as fault:
+            raise MachineFault(program.name, index, fault.message) from fault
+        finally:
+            while processor.frames:
+                processor.leave()
+        reason = f"the budget of {self.budget} insns is used up"
+        raise MachineFault(program.name, index, reason)
+
+    def _call_out(self, source: int, number: int, arguments: Sequence[int]) -> int:
+        kind, functions = ("kfunc", self.kfuncs) if source else ("helper", self.helpers)
+        function = functions.get(number)
+        if function is None:
+            raise Trap(f"there is no {kind} {number}")
+        r1, r2, r3, r4, r5 = arguments
+        return function(self, r1, r2, r3, r4, r5)

@@ -1,0 +1,266 @@
+"""The helper ``bpf_sys_bpf``: bpf(2) from inside a program, with its attributes in kernel memory.
+
+Source: kernel/bpf/syscall.c ``bpf_sys_bpf`` and ``__sys_bpf``. Of the commands that the kernel
+allows a program, loaders use five; the model refuses the others as the kernel refuses those that
+it does not allow.
+
+Example:
+    >>> sys_bpf(state, "__loader.prog", Cmd.MAP_FREEZE, attr_address, 4)
+    0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import E2BIG, EFAULT, EINVAL
+from typing import Final
+
+from bpfseal.bpf import attr as layouts
+from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.attr import AttrLayout
+from bpfseal.bpf.insn import INSN_SIZE, decode_insns
+from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
+from bpfseal.errors import KernelError
+from bpfseal.kernel.model.btf_objects import MAX_BTF_SIZE, BtfObject
+from bpfseal.kernel.model.map_calls import map_create, map_freeze, map_update
+from bpfseal.kernel.model.map_rules import MapAttributes
+from bpfseal.kernel.model.maps import ModelMap
+from bpfseal.kernel.model.memory import MemoryFault
+from bpfseal.kernel.model.prog_load import prog_load
+from bpfseal.kernel.model.program import ProgAttributes
+from bpfseal.kernel.model.refusal import refusal
+from bpfseal.kernel.model.state import KernelState
+
+LICENSE_SIZE: Final = 128
+"""Bytes of a licence with its final zero (``bpf_prog_load``)."""
+
+_PAGE_SIZE: Final = 4096
+_U32: Final = 0xFFFFFFFF
+_SOURCE = "kernel/bpf/syscall.c __sys_bpf"
+_INDEXED: Final = frozenset({op.PSEUDO_MAP_IDX, op.PSEUDO_MAP_IDX_VALUE})
+_MIN_RECORD: Final = {"func_info": 8, "line_info": 16, "core_relo": 16}
+"""Bytes of the records that a program brings, as the first kernel that took them had them."""
+
+_MAX_RECORD: Final = 252
+_MAX_RECORDS: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Attr:
+    """The attributes of one call: the fields by name, and what their pointers lead to."""
+
+    state: KernelState
+    layout: AttrLayout
+    raw: bytes
+    fields: dict[str, int]
+
+    def __getitem__(self, field: str) -> int:
+        return self.fields[field]
+
+    def text(self, field: str) -> str:
+        """Return a name field."""
+        return self.layout.name_field(self.raw, field)
+
+    def describe(self) -> str:
+        """Return what the call is about: the name of the new object, or a fd."""
+        for field in ("map_name", "prog_name"):
+            if field in self.layout.fields:
+                return self.text(field)
+        return f"fd {self['map_fd']}" if "map_fd" in self.fields else f"{self['btf_size']} bytes"
+
+    def bytes_at(self, field: str, size: int) -> bytes:
+        """Return the bytes behind a pointer.
+
+        Raises:
+            KernelError: EFAULT.
+        """
+        try:
+            return self.state.memory.read(self.fields[field], size)
+        except MemoryFault as fault:
+            raise refusal(EFAULT, _SOURCE, f"{field}: {fault.message}") from fault
+
+
+def sys_bpf(state: KernelState, caller: str, command: int, address: int, size: int) -> int:
+    """Make a call for a running program and return a fd, 0 or a negative errno.
+
+    Args:
+        state: the kernel.
+        caller: the name of the program.
+        command: a `Cmd`.
+        address: where the attributes are.
+        size: bytes of the attributes.
+    """
+    command &= _U32
+    name = Cmd(command).name.lower() if command in set(Cmd) else f"command {command}"
+    if command not in _COMMANDS:
+        refused = refusal(EINVAL, "kernel/bpf/syscall.c bpf_sys_bpf", f"{name} from a program")
+        return state.note(caller, name, "", refused)
+    layout, run = _COMMANDS[command]
+    try:
+        raw = _copy(state, address, size & _U32, layout)
+    except KernelError as error:
+        return state.note(caller, name, "", error)
+    attr = _Attr(state, layout, raw, layout.unpack(raw))
+    return state.answer(caller, name, attr.describe(), lambda: run(attr))
+
+
+def _copy(state: KernelState, address: int, size: int, layout: AttrLayout) -> bytes:
+    """Return the attributes, cut to the size of the kernel's union.
+
+    Raises:
+        KernelError: E2BIG for more than a page, or for bytes behind the union that are not zero;
+            EINVAL for bytes behind the command's last field that are not zero (``CHECK_ATTR``);
+            EFAULT for bytes that cannot be read.
+    """
+    if size > _PAGE_SIZE:
+        raise refusal(E2BIG, _SOURCE, f"attributes of {size} bytes")
+    try:
+        raw = state.memory.read(address, size)
+    except MemoryFault as fault:
+        raise refusal(EFAULT, _SOURCE, fault.message) from fault
+    if any(raw[state.profile.attr_size :]):
+        raise refusal(E2BIG, _SOURCE, "attributes that this kernel does not know are not zero")
+    end = max(field.end for field in layout.fields.values())
+    if any(raw[end : state.profile.attr_size]):
+        raise refusal(EINVAL, _SOURCE, "attributes of other commands are not zero (CHECK_ATTR)")
+    return raw[: state.profile.attr_size]
+
+
+def _map_create(attr: _Attr) -> int:
+    source = "kernel/bpf/syscall.c map_create"
+    exclusive = None
+    if attr["excl_prog_hash"]:
+        if attr["excl_prog_hash_size"] != SHA256_SIZE:
+            raise refusal(EINVAL, source, f"excl_prog_hash_size must be {SHA256_SIZE}")
+        exclusive = attr.bytes_at("excl_prog_hash", SHA256_SIZE)
+    elif attr["excl_prog_hash_size"]:
+        raise refusal(EINVAL, source, "excl_prog_hash_size without excl_prog_hash")
+    return map_create(
+        attr.state,
+        MapAttributes(
+            type=attr["map_type"],
+            key_size=attr["key_size"],
+            value_size=attr["value_size"],
+            max_entries=attr["max_entries"],
+            name=attr.text("map_name"),
+            flags=attr["map_flags"],
+            inner_map_fd=attr["inner_map_fd"],
+            btf_fd=attr["btf_fd"],
+            btf_key_type_id=attr["btf_key_type_id"],
+            btf_value_type_id=attr["btf_value_type_id"],
+            btf_vmlinux_value_type_id=attr["btf_vmlinux_value_type_id"],
+            map_extra=attr["map_extra"],
+            excl_prog_hash=exclusive,
+        ),
+    )
+
+
+def _map_update(attr: _Attr) -> int:
+    target = attr.state.fds.get_as(attr["map_fd"], ModelMap)
+    key = attr.bytes_at("key", target.attributes.key_size)
+    value = attr.bytes_at("value", target.transfer_size)
+    map_update(attr.state, attr["map_fd"], key, value, attr["flags"])
+    return 0
+
+
+def _map_freeze(attr: _Attr) -> int:
+    map_freeze(attr.state, attr["map_fd"])
+    return 0
+
+
+def _btf_load(attr: _Attr) -> int:
+    size = attr["btf_size"]
+    if size > MAX_BTF_SIZE:
+        raise refusal(E2BIG, "kernel/bpf/btf.c btf_parse", f"BTF of {size} bytes")
+    return attr.state.fds.install(BtfObject.load(attr.bytes_at("btf", size)))
+
+
+def _prog_load(attr: _Attr) -> int:
+    source = "kernel/bpf/syscall.c bpf_prog_load"
+    count = attr["insn_cnt"]
+    if not 0 < count <= attr.state.profile.max_insns:
+        raise refusal(E2BIG, source, f"{count} insns")
+    insns = attr.bytes_at("insns", count * INSN_SIZE)
+    signature = None
+    if attr["signature"]:
+        size = attr["signature_size"]
+        if size > attr.state.profile.max_signature_size:
+            raise refusal(EINVAL, source, f"signature of {size} bytes")
+        signature = attr.bytes_at("signature", size)
+    func_info = _records(attr, "func_info")
+    return prog_load(
+        attr.state,
+        ProgAttributes(
+            type=attr["prog_type"],
+            name=attr.text("prog_name"),
+            insns=insns,
+            license=_license(attr),
+            flags=attr["prog_flags"],
+            expected_attach_type=attr["expected_attach_type"],
+            attach_btf_id=attr["attach_btf_id"],
+            attach_fd=attr["attach_btf_obj_fd"],
+            btf_fd=attr["prog_btf_fd"],
+            func_info=tuple(
+                (int.from_bytes(record[:4], "little"), int.from_bytes(record[4:8], "little"))
+                for record in func_info
+            ),
+            line_info_count=len(_records(attr, "line_info")),
+            core_relo_count=len(_records(attr, "core_relo")),
+            fd_array=_fd_array(attr, insns),
+            fd_array_count=attr["fd_array_cnt"],
+            signature=signature,
+            keyring_id=attr["keyring_id"],
+            is_kernel=True,
+        ),
+    )
+
+
+def _license(attr: _Attr) -> str:
+    try:
+        raw = attr.state.memory.cstring(attr["license"], LICENSE_SIZE - 1)
+    except MemoryFault as fault:
+        raise refusal(EFAULT, _SOURCE, f"license: {fault.message}") from fault
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _records(attr: _Attr, what: str) -> list[bytes]:
+    """Return the func_info, line_info or CO-RE records of a program.
+
+    Raises:
+        KernelError: EINVAL for a size of a record that no kernel takes or for too many, EFAULT.
+    """
+    count, size = attr[f"{what}_cnt"], attr[f"{what}_rec_size"]
+    if not count:
+        return []
+    source = "kernel/bpf/verifier.c check_btf_info"
+    if not _MIN_RECORD[what] <= size <= _MAX_RECORD or size % 4 or count > _MAX_RECORDS:
+        raise refusal(EINVAL, source, f"{count} {what} records of {size} bytes")
+    raw = attr.bytes_at("core_relos" if what == "core_relo" else what, count * size)
+    return [raw[start : start + size] for start in range(0, len(raw), size)]
+
+
+def _fd_array(attr: _Attr, insns: bytes) -> tuple[int, ...]:
+    """Return as many entries of the fd array as the insns name."""
+    if not attr["fd_array"]:
+        return ()
+    named = (
+        insn.imm + 1 for insn in decode_insns(insns) if insn.is_ld_imm64 and insn.src in _INDEXED
+    )
+    count = max(max(named, default=0), attr["fd_array_cnt"])
+    if not 0 <= count <= _MAX_RECORDS:
+        raise refusal(EFAULT, _SOURCE, f"fd_array of {count} entries")
+    raw = attr.bytes_at("fd_array", 4 * count)
+    return tuple(
+        int.from_bytes(raw[start : start + 4], "little", signed=True)
+        for start in range(0, len(raw), 4)
+    )
+
+
+_COMMANDS: Final[dict[int, tuple[AttrLayout, Callable[[_Attr], int]]]] = {
+    Cmd.MAP_CREATE: (layouts.MAP_CREATE, _map_create),
+    Cmd.MAP_UPDATE_ELEM: (layouts.MAP_ELEM, _map_update),
+    Cmd.MAP_FREEZE: (layouts.MAP_FREEZE, _map_freeze),
+    Cmd.BTF_LOAD: (layouts.BTF_LOAD, _btf_load),
+    Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
+}

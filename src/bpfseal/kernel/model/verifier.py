@@ -1,0 +1,241 @@
+"""What the model checks of a program in place of the kernel's verifier.
+
+The model does not follow values through a program. It checks what a loader can get wrong at load:
+whether each insn exists, where jumps go, which maps and kfuncs the program may use, and the stack
+slots it names directly. What only a run can show, the machine finds at run time.
+
+Source: kernel/bpf/verifier.c, in the order of ``bpf_check``.
+
+Example:
+    >>> check_syscall_insns(program.insns)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from errno import E2BIG, EACCES, EINVAL, EPROTO
+from typing import Final
+
+from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.insn import Insn
+from bpfseal.bpf.uapi import MapType, ProgFlag, ProgType
+from bpfseal.btf.kinds import Kind
+from bpfseal.errors import KernelError
+from bpfseal.kernel.model.btf_objects import BtfObject
+from bpfseal.kernel.model.decode import decode, insn_starts
+from bpfseal.kernel.model.maps import ModelMap
+from bpfseal.kernel.model.processor import FRAME_POINTER, STACK_SIZE, Trap
+from bpfseal.kernel.model.program import MapReference, ModelProgram
+from bpfseal.kernel.model.refusal import refusal
+from bpfseal.kernel.model.state import KernelState
+
+MAX_USED_MAPS: Final = 64
+"""MAX_USED_MAPS (include/linux/bpf_verifier.h)."""
+
+GPL_COMPATIBLE: Final = frozenset(
+    {
+        "GPL",
+        "GPL v2",
+        "GPL and additional rights",
+        "Dual BSD/GPL",
+        "Dual MIT/GPL",
+        "Dual MPL/GPL",
+    }
+)
+"""Licences that may call kfuncs (include/linux/license.h)."""
+
+_SLEEPABLE_MAPS: Final = frozenset(
+    {
+        MapType.HASH,
+        MapType.LRU_HASH,
+        MapType.ARRAY,
+        MapType.PERCPU_HASH,
+        MapType.PERCPU_ARRAY,
+        MapType.LRU_PERCPU_HASH,
+        MapType.ARRAY_OF_MAPS,
+        MapType.HASH_OF_MAPS,
+        MapType.RINGBUF,
+        MapType.USER_RINGBUF,
+        MapType.SK_STORAGE,
+        MapType.INODE_STORAGE,
+        MapType.TASK_STORAGE,
+        MapType.CGRP_STORAGE,
+        MapType.QUEUE,
+        MapType.STACK,
+        MapType.ARENA,
+        MapType.INSN_ARRAY,
+    }
+)
+_MAP_SOURCES: Final = {
+    op.PSEUDO_MAP_FD: "fd",
+    op.PSEUDO_MAP_VALUE: "fd",
+    op.PSEUDO_MAP_IDX: "index",
+    op.PSEUDO_MAP_IDX_VALUE: "index",
+}
+_VALUE_SOURCES: Final = frozenset({op.PSEUDO_MAP_VALUE, op.PSEUDO_MAP_IDX_VALUE})
+_OTHER_SOURCES: Final = frozenset({0, op.PSEUDO_BTF_ID, op.PSEUDO_FUNC})
+_PACKET_LOADS: Final = frozenset({op.ABS, op.IND})
+_CALL: Final = op.JMP | op.CALL
+_ENDS: Final = frozenset({op.JMP | op.EXIT, op.JMP | op.JA, op.JMP32 | op.JA})
+
+
+def _refuse(number: int, function: str, log: str) -> KernelError:
+    """Return a refusal of the verifier, whose message is what it writes in its log."""
+    return refusal(number, f"kernel/bpf/verifier.c {function}", log, log=log)
+
+
+def check(state: KernelState, program: ModelProgram) -> None:
+    """Check a program whose kfunc calls are resolved, and find the maps that it uses.
+
+    Raises:
+        KernelError: the program is refused.
+    """
+    _bind_fd_array(state, program)
+    _check_licence(program)
+    _check_func_info(program)
+    _check_structure(program.insns)
+    _resolve_maps(state, program)
+    _check_sleepable(program)
+    _check_kfuncs(state, program)
+    _check_stack(program.insns)
+
+
+def _bind_fd_array(state: KernelState, program: ModelProgram) -> None:
+    """Bind the maps of `fd_array_cnt` (``process_fd_array``).
+
+    The digest is not computed yet at that point, so no exclusive map can be bound this way.
+    """
+    for fd in program.attributes.fd_array[: program.attributes.fd_array_count]:
+        item = state.fds.get(fd)
+        if isinstance(item, ModelMap):
+            if item.attributes.excl_prog_hash is not None:
+                raise _refuse(
+                    EACCES,
+                    "check_map_prog_compatibility (before bpf_prog_calc_tag)",
+                    "program's hash doesn't match map's excl_prog_hash",
+                )
+            program.bound.append(item)
+        elif not isinstance(item, BtfObject):
+            raise _refuse(EINVAL, "process_fd_array", f"fd {fd} is neither a map nor a BTF")
+
+
+def _check_licence(program: ModelProgram) -> None:
+    calls_kfunc = any(
+        insn.code == _CALL and insn.src == op.PSEUDO_KFUNC_CALL for insn in program.insns
+    )
+    if calls_kfunc and program.attributes.license not in GPL_COMPATIBLE:
+        log = "cannot call kernel function from non-GPL compatible program"
+        raise _refuse(EINVAL, "add_kfunc_call", log)
+
+
+def _check_func_info(program: ModelProgram) -> None:
+    """Check the functions of a program against its BTF (``check_btf_func_early``)."""
+    previous = -1
+    for insn_offset, type_id in program.attributes.func_info:
+        if program.btf is None or program.btf.function_name(type_id) is None:
+            raise _refuse(EINVAL, "check_btf_func_early", f"invalid type id {type_id} in func info")
+        if insn_offset <= previous or (previous < 0 and insn_offset):
+            log = f"nonzero insn_off {insn_offset} for the first func info record, or none larger"
+            raise _refuse(EINVAL, "check_btf_func_early", log)
+        previous = insn_offset
+
+
+def _check_structure(insns: Sequence[Insn]) -> None:
+    """Check that every insn exists and that jumps stay in the program (``check_subprogs``)."""
+    starts = insn_starts(insns)
+    for index in sorted(starts):
+        insn = insns[index]
+        if insn.insn_class == op.LD and insn.code & 0xE0 in _PACKET_LOADS:
+            continue
+        try:
+            decode(insns, index, starts)
+        except Trap as trap:
+            raise _refuse(EINVAL, "bpf_check", f"insn {index}: {trap.message}") from trap
+    if insns[max(starts)].code not in _ENDS:
+        raise _refuse(EINVAL, "check_subprogs", "last insn is not an exit or jmp")
+
+
+def _resolve_maps(state: KernelState, program: ModelProgram) -> None:
+    """Find the map of each ld_imm64 that names one (``resolve_pseudo_ldimm64``)."""
+    insns = program.insns
+    for index, insn in enumerate(insns):
+        if not insn.is_ld_imm64 or insn.src in _OTHER_SOURCES:
+            continue
+        by = _MAP_SOURCES.get(insn.src)
+        into_value = insn.src in _VALUE_SOURCES
+        offset = insns[index + 1].imm & 0xFFFFFFFF
+        if by is None or (offset and not into_value):
+            log = f"unrecognized bpf_ld_imm64 insn at {index}"
+            raise _refuse(EINVAL, "resolve_pseudo_ldimm64", log)
+        fd = insn.imm if by == "fd" else _fd_at(program, insn.imm)
+        named = state.fds.get_as(fd, ModelMap)
+        _check_map(named, program)
+        program.references.append(MapReference(index, named, offset if into_value else None))
+        if into_value:
+            named.value_address(offset)
+        if len(program.used_maps) > MAX_USED_MAPS:
+            log = f"The total number of maps per program has reached the limit of {MAX_USED_MAPS}"
+            raise _refuse(E2BIG, "__add_used_map", log)
+
+
+def _fd_at(program: ModelProgram, index: int) -> int:
+    fds = program.attributes.fd_array
+    if not 0 <= index < len(fds):
+        log = "fd_idx without fd_array is invalid"
+        raise _refuse(EPROTO, "resolve_pseudo_ldimm64", log)
+    return fds[index]
+
+
+def _check_map(named: ModelMap, program: ModelProgram) -> None:
+    """Check that a program may use a map (``check_map_prog_compatibility``)."""
+    function = "check_map_prog_compatibility"
+    exclusive_to = named.attributes.excl_prog_hash
+    if exclusive_to is not None and exclusive_to != program.digest:
+        raise _refuse(EACCES, function, "program's hash doesn't match map's excl_prog_hash")
+    if program.attributes.flags & ProgFlag.SLEEPABLE and named.type not in _SLEEPABLE_MAPS:
+        log = "Sleepable programs can only use array, hash, ringbuf and local storage maps"
+        raise _refuse(EINVAL, function, log)
+
+
+def _check_sleepable(program: ModelProgram) -> None:
+    sleepable = program.attributes.flags & ProgFlag.SLEEPABLE
+    if program.type is ProgType.SYSCALL and not sleepable:
+        raise _refuse(EINVAL, "check_attach_btf_id", "Syscall programs can only be sleepable")
+
+
+def _check_kfuncs(state: KernelState, program: ModelProgram) -> None:
+    """Check that each kfunc may be called (``check_kfunc_call``).
+
+    Which kfuncs a kernel has beyond those of its profile is not known to the model: programs that
+    a loader installs may call them, a loader may not.
+    """
+    for index, insn in enumerate(program.insns):
+        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL:
+            continue
+        name = state.btf.name_of(insn.imm, Kind.FUNC)
+        types = state.profile.kfuncs.get(name or "")
+        if types is None and program.type is not ProgType.SYSCALL:
+            continue
+        if name is None:
+            log = f"kernel btf_id {insn.imm} is not a function"
+            raise _refuse(EINVAL, "add_kfunc_call", log)
+        if types is None or program.type not in types:
+            log = f"calling kernel function {name} is not allowed"
+            raise _refuse(EACCES, f"check_kfunc_call, insn {index}", log)
+
+
+def _check_stack(insns: Sequence[Insn]) -> None:
+    """Check the stack slots that insns name directly (``check_stack_access_within_bounds``)."""
+    starts = insn_starts(insns)
+    for index in sorted(starts):
+        insn = insns[index]
+        if insn.insn_class == op.LDX:
+            base, access = insn.src, "read from"
+        elif insn.insn_class in (op.ST, op.STX):
+            base, access = insn.dst, "write to"
+        else:
+            continue
+        size = op.ACCESS_BYTES[insn.code & 0x18]
+        if base == FRAME_POINTER and not -STACK_SIZE <= insn.off <= -size:
+            log = f"invalid {access} stack R10 off={insn.off} size={size}"
+            raise _refuse(EACCES, "check_stack_access_within_bounds", log)

@@ -1,0 +1,1 @@
+"""Signing: what a signature covers, CMS messages, certificates, signers and verification."""
