@@ -28,10 +28,11 @@ from bpfseal.bundle.lskel import read_arrays
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.bundle.sign import sign_loader
 from bpfseal.errors import BpfsealError
+from bpfseal.kernel.linux.host_values import host_values
 from bpfseal.loader import generate
 from bpfseal.loader.frame import MAX_STACK_PROGRAMS
 from bpfseal.object import read_object
-from bpfseal.object.target import TargetValues
+from bpfseal.object.reader import read_externs
 from bpfseal.signing.keygen import generate as generate_key
 from bpfseal.signing.signer import Signer, load_signer
 
@@ -80,18 +81,6 @@ class Reference:
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def this_host() -> TargetValues:
-    """Return the values that the reference bakes in on this machine."""
-    numbers = [int(n) for n in re.findall(r"\d+", platform.release())[:3]]
-    version = numbers[0] << 16 | numbers[1] << 8 | min(numbers[2], 255)
-    possible = Path("/sys/devices/system/cpu/possible").read_text()
-    cpus = sum(
-        int(last or first) - int(first) + 1
-        for first, _, last in (part.partition("-") for part in possible.strip().split(","))
-    )
-    return TargetValues(possible_cpus=cpus, kernel_version=version)
-
-
 def compare(path: Path, reference: Reference, keys: Path, signer: Signer) -> Comparison:
     """Build one object both ways."""
     name = f"{path.parent.name}/{path.name}"
@@ -101,7 +90,8 @@ def compare(path: Path, reference: Reference, keys: Path, signer: Signer) -> Com
     reference_time = time.perf_counter() - started
     try:
         data = path.read_bytes()
-        target = this_host()
+        externs = read_externs(data, path.name)
+        target = host_values([e.name for e in externs if e.is_typeless])
         started = time.perf_counter()
         obj = read_object(data, path.name, target)
         loader = generate(obj, "loadtime")

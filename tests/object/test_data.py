@@ -24,7 +24,7 @@ def btf_of(obj: BpfObject) -> Btf:
     ("section", "source", "name", "flags"),
     [
         (".data", MapSource.DATA, "sample_b.data", MMAPABLE),
-        (".rodata", MapSource.RODATA, "sample_.rodata", MMAPABLE | READ_ONLY),
+        (".rodata", MapSource.RODATA, "sample_b.rodata", MMAPABLE | READ_ONLY),
         (".bss", MapSource.BSS, "sample_b.bss", MMAPABLE),
         (".data.config", MapSource.DATA, ".data.config", MMAPABLE),
         (".rodata.a-b", MapSource.RODATA, ".rodata.a_b", MMAPABLE | READ_ONLY),

@@ -20,6 +20,7 @@ from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
 
 if TYPE_CHECKING:
     from bpfseal.bundle.model import Bundle, SignedLoader
+    from bpfseal.object.target import TargetValues
     from bpfseal.signing.certificate import Certificate
     from bpfseal.signing.signer import Signer
 
@@ -67,13 +68,14 @@ def naming(path: str) -> Iterator[None]:
         raise
 
 
-def read_input(path: str, scheme: str = ALL) -> Bundle:
+def read_input(path: str, scheme: str = ALL, target: TargetValues | None = None) -> Bundle:
     """Read an object or a bundle; an object becomes an unsigned bundle.
 
     Args:
         path: a file, a bundle directory or ``-``.
         scheme: what to generate from an object: the name of a scheme, or ``all`` that can be
             signed.
+        target: what an object may want to know of the machines that load it.
 
     Raises:
         InputError: neither an object nor a bundle, or malformed.
@@ -86,19 +88,28 @@ def read_input(path: str, scheme: str = ALL) -> Bundle:
     where = shown(path)
     with naming(where):
         if data.startswith(_ELF_MAGIC):
-            return build_bundle(data, Path(where).name, scheme)
+            return build_bundle(data, Path(where).name, scheme, target)
         if not data:
             raise InputError("empty file")
         return unpack(data, where)
 
 
-def build_bundle(data: bytes, name: str, scheme: str) -> Bundle:
+def build_bundle(
+    data: bytes,
+    name: str,
+    scheme: str,
+    target: TargetValues | None = None,
+    *,
+    traces: bool = False,
+) -> Bundle:
     """Generate the loaders of an object.
 
     Args:
         data: the object.
         name: its file name.
         scheme: the name of a scheme, or ``all`` that can be signed.
+        target: what the object may want to know of the machines that load it.
+        traces: the loaders print what they do.
 
     Raises:
         InputError: it is malformed, or no loader can do what it asks for.
@@ -106,10 +117,11 @@ def build_bundle(data: bytes, name: str, scheme: str) -> Bundle:
     from bpfseal.bundle.model import Bundle, SignedLoader
     from bpfseal.loader import generate
     from bpfseal.object import read_object
+    from bpfseal.object.target import DEFAULT_TARGET
 
-    obj = read_object(data, name)
+    obj = read_object(data, name, target or DEFAULT_TARGET)
     wanted = SIGNED_SCHEMES if scheme == ALL else (scheme,)
-    loaders = [generate(obj, scheme_name) for scheme_name in wanted]
+    loaders = [generate(obj, scheme_name, traces=traces) for scheme_name in wanted]
     return Bundle(loaders[0].name, tuple(SignedLoader(loader) for loader in loaders))
 
 

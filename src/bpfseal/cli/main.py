@@ -20,7 +20,7 @@ from bpfseal.cli.options import (
     section_of,
     top_level_of,
 )
-from bpfseal.cli.verbs import build, export, inspect, keygen, load, sign, verify
+from bpfseal.cli.verbs import build, export, inspect, keygen, load, probe, sign, verify
 from bpfseal.errors import BpfsealError, CapabilityError
 
 EXIT_BUG: Final = 70
@@ -53,6 +53,7 @@ VERBS: Final[dict[str, Verb]] = {
     "inspect": inspect,
     "load": load,
     "export": export,
+    "probe": probe,
 }
 
 _EPILOG: Final = f"""\

@@ -35,7 +35,7 @@ FD_ARRAY_SIZE = 4 * (MAX_MAPS + MAX_KFUNC_BTFS)
 """Bytes of the fd array at the start of the metadata: maps first, then BTFs of kfuncs."""
 
 _MAX_BLOB = 0x7FFFFFFF
-_CLOSE_BLOB_INSNS = 6
+_MAX_TRACE = 1023
 _WIDTH = {8: op.DW, 4: op.W, 2: op.H, 1: op.B}
 
 
@@ -45,13 +45,15 @@ class Emitter:
     Attributes:
         frame: the layout of the stack.
         byteorder: the target's byte order.
+        traces: the loader prints what it does to the kernel's trace buffer.
         insns: the instructions so far.
         data: the blob so far; it becomes the metadata.
     """
 
-    def __init__(self, frame: Frame, byteorder: ByteOrder) -> None:
+    def __init__(self, frame: Frame, byteorder: ByteOrder, *, traces: bool = False) -> None:
         self.frame = frame
         self.byteorder = byteorder
+        self.traces = traces
         self.insns: list[Insn] = []
         self.data = bytearray()
         self._cleanup = 0
@@ -159,6 +161,7 @@ class Emitter:
             call_helper(Helper.BTF_FIND_BY_NAME_KIND),
             mov64_reg(R7, R0),
         )
+        self.trace_result(f"find_by_name_kind({name},{kind:d})")
 
     def close_stack_fd(self, stack_offset: int) -> None:
         """Close the fd at a stack offset, if it is positive."""
@@ -172,7 +175,40 @@ class Emitter:
         self._close()
 
     def _close(self) -> None:
-        self.emit(jmp_imm(op.JSLE, R1, 0, 2), mov64_reg(R9, R1), call_helper(Helper.SYS_CLOSE))
+        self.emit(
+            jmp_imm(op.JSLE, R1, 0, self._close_insns - 4),
+            mov64_reg(R9, R1),
+            call_helper(Helper.SYS_CLOSE),
+        )
+        self.trace("close(%d) = %d", R9, R0)
+
+    @property
+    def _close_insns(self) -> int:
+        """Instructions that close a fd in the blob."""
+        return 12 if self.traces else 6
+
+    # Tracing
+
+    def trace(self, text: str, *registers: int) -> None:
+        """Print a line with the values of up to two registers, if the loader traces at all."""
+        if not self.traces:
+            return
+        offset, size = self.add_string(text[:_MAX_TRACE])
+        self.blob_address(R1, offset)
+        self.emit(
+            mov64_imm(R2, size),
+            *(mov64_reg(R3 + n, register) for n, register in enumerate(registers)),
+            call_helper(Helper.TRACE_PRINTK),
+        )
+
+    def trace_value(self, text: str, register: int) -> None:
+        """Print a line with the value of one register behind it."""
+        fits = len(text) < _MAX_TRACE + 1 - len(" r=%d") - 2
+        self.trace(text + " r=%d" if fits else text, register)
+
+    def trace_result(self, text: str) -> None:
+        """Print a line with the result of the last call behind it."""
+        self.trace_value(text, R7)
 
     # Control flow
 
@@ -199,7 +235,7 @@ class Emitter:
         in_blob = program_count if kept_fds is not None else 0
         assert in_frame <= MAX_STACK_PROGRAMS  # noqa: S101 (the generator decides where fds go)
         words = (self.frame.prog_fd(in_frame) + self.frame.size) // 4
-        self.emit(jump(3 * words + 2 + _CLOSE_BLOB_INSNS * (map_count + in_blob)))
+        self.emit(jump(3 * words + 2 + self._close_insns * (map_count + in_blob)))
         self._cleanup = len(self.insns)
         for word in range(words):
             self.emit(

@@ -19,6 +19,7 @@ from dataclasses import replace
 from bpfseal.bpf import attr
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import (
+    INSN_SIZE,
     alu64_imm,
     call_helper,
     exit_insn,
@@ -56,19 +57,21 @@ _MAX_ATTACH_TARGET = 127
 _MAP_IN_MAP = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 
 
-def generate(obj: BpfObject, scheme_name: str) -> Loader:
+def generate(obj: BpfObject, scheme_name: str, *, traces: bool = False) -> Loader:
     """Generate the loader of an object.
 
     Args:
         obj: the object.
         scheme_name: a key of `bpfseal.scheme.SCHEMES`.
+        traces: the loader prints each of its steps to the kernel's trace buffer (the reference's
+            log level 1). It becomes about half as large again.
 
     Raises:
         UnsupportedError: the object holds something, or so much, that no loader can.
         InputError: a reference in the object leads nowhere.
     """
     try:
-        return _Generator(obj, SCHEMES[scheme_name]).run()
+        return _Generator(obj, SCHEMES[scheme_name], traces=traces).run()
     except BpfsealError as error:
         error.where = f"{obj.name}: {error.where}" if error.where else obj.name
         raise
@@ -77,12 +80,13 @@ def generate(obj: BpfObject, scheme_name: str) -> Loader:
 class _Generator:
     """The state while one loader is generated."""
 
-    def __init__(self, obj: BpfObject, scheme: Scheme) -> None:
+    def __init__(self, obj: BpfObject, scheme: Scheme, *, traces: bool) -> None:
         if len(obj.maps) > MAX_MAPS:
             raise UnsupportedError(f"{len(obj.maps)} maps, a loader holds {MAX_MAPS}")
         self._obj = obj
         self._scheme = scheme
-        self._emitter = Emitter(Frame(has_hash=scheme.has_loader_btf), obj.byteorder)
+        frame = Frame(has_hash=scheme.has_loader_btf)
+        self._emitter = Emitter(frame, obj.byteorder, traces=traces)
         self._kept_fds: int | None = None
 
     def run(self) -> Loader:
@@ -141,6 +145,7 @@ class _Generator:
         self._log_from_ctx(at, layout, "btf_")
         emitter.store_blob_address(at + layout.offset("btf"), data)
         emitter.sys_bpf(Cmd.BTF_LOAD, at, layout.end("btf_log_level"))
+        emitter.trace_result(f"btf_load size {len(raw)}")
         emitter.check_result()
         emitter.result_to_stack(emitter.frame.btf_fd)
 
@@ -184,6 +189,10 @@ class _Generator:
             offset = at + layout.offset("max_entries")
             emitter.ctx_to_blob(offset, 4, desc + _DESC_MAX_ENTRIES, unless_zero=True)
         emitter.sys_bpf(Cmd.MAP_CREATE, at, layout.end("map_extra"))
+        emitter.trace_result(
+            f"map_create {spec.name} idx {-1 if number is None else number} type {spec.type} "
+            f"value_size {spec.value_size} value_btf_id {spec.btf_value_type_id}"
+        )
         emitter.check_result()
         if number is None:
             emitter.result_to_stack(emitter.frame.inner_map_fd)
@@ -192,7 +201,7 @@ class _Generator:
         if is_outer:
             emitter.close_stack_fd(emitter.frame.inner_map_fd)
 
-    def _update(self, number: int, key: int, value: int, at: int) -> None:
+    def _update(self, number: int, key: int, value: int, at: int, trace: str) -> None:
         """Emit BPF_MAP_UPDATE_ELEM with key, value and attribute at these offsets of the blob."""
         emitter, layout = self._emitter, attr.MAP_ELEM
         source = emitter.fd_array_offset(number)
@@ -200,6 +209,7 @@ class _Generator:
         emitter.store_blob_address(at + layout.offset("key"), key)
         emitter.store_blob_address(at + layout.offset("value"), value)
         emitter.sys_bpf(Cmd.MAP_UPDATE_ELEM, at, layout.size)
+        emitter.trace_result(trace)
         emitter.check_result()
 
     def _fill_map(self, number: int, data: bytes) -> None:
@@ -208,7 +218,8 @@ class _Generator:
         key = self._emitter.add_data(bytes(4))
         if self._scheme.copies_host_values:
             self._value_from_host(number, value, len(data))
-        self._update(number, key, value, self._pack(attr.MAP_ELEM, "flags"))
+        at = self._pack(attr.MAP_ELEM, "flags")
+        self._update(number, key, value, at, f"update_elem idx {number} value_size {len(data)}")
 
     def _value_from_host(self, number: int, value: int, size: int) -> None:
         desc = CTX_HEADER_SIZE + MAP_DESC_SIZE * number
@@ -230,13 +241,15 @@ class _Generator:
         at = self._pack(attr.MAP_FREEZE, "map_fd")
         emitter.blob_to_blob(at, 4, emitter.fd_array_offset(number))
         emitter.sys_bpf(Cmd.MAP_FREEZE, at, attr.MAP_FREEZE.size)
+        emitter.trace_result("map_freeze")
         emitter.check_result()
 
     def _fill_slot(self, number: int, slot: int, target: int) -> None:
         """Put a map into a slot of a map-in-map."""
         key = self._emitter.add_data(slot.to_bytes(4, self._obj.byteorder))
         at = self._pack(attr.MAP_ELEM, "flags")
-        self._update(number, key, self._emitter.fd_array_offset(target), at)
+        trace = f"populate_outer_map outer {number} key {slot} inner {target}"
+        self._update(number, key, self._emitter.fd_array_offset(target), at, trace)
 
     # Programs
 
@@ -250,6 +263,7 @@ class _Generator:
         definition = function.definition
         assert definition  # noqa: S101 (the reader refuses programs without)
         target = _attach_target(function)
+        insn_count = len(program.insns) // INSN_SIZE
         license_at, _ = emitter.add_string(self._obj.license)
         insns = emitter.add_data(bytes(program.insns))
         func_info = self._add_records(program.func_info)
@@ -259,7 +273,7 @@ class _Generator:
             layout,
             "core_relo_rec_size",
             prog_type=definition.type,
-            insn_cnt=len(program.insns) // 8,
+            insn_cnt=insn_count,
             prog_flags=definition.flags,
             prog_name=function.name.encode(),
             expected_attach_type=definition.attach_type,
@@ -296,6 +310,9 @@ class _Generator:
         ksyms = KsymEmitter(emitter)
         ksyms.relocate(program.extern_uses, self._obj.externs, insns)
         emitter.sys_bpf(Cmd.PROG_LOAD, at, layout.end("core_relo_rec_size"))
+        # the reference prints the number as the attribute holds it
+        count = int.from_bytes(insn_count.to_bytes(4, self._obj.byteorder), "little", signed=True)
+        emitter.trace_result(f"prog_load {function.name[:15]} insn_cnt {count}")
         ksyms.close()
         if target:
             emitter.close_blob_fd(at + layout.offset("attach_btf_obj_fd"))
@@ -386,5 +403,5 @@ def _program_entry(program: LinkedProgram) -> ProgramEntry:
         type=definition.type,
         attach_type=definition.attach_type,
         attach_target=_attach_target(function),
-        insn_count=len(program.insns) // 8,
+        insn_count=len(program.insns) // INSN_SIZE,
     )

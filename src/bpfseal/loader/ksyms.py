@@ -54,6 +54,7 @@ class KsymEmitter:
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
         self._found: dict[tuple[str, Kind, bool], _Found] = {}
+        self._uses: dict[tuple[str, Kind, bool], int] = {}
 
     def relocate(self, uses: Sequence[ExternUse], externs: Sequence[Extern], insns: int) -> None:
         """Emit the relocation of every use.
@@ -79,6 +80,27 @@ class KsymEmitter:
                 emit = self._copy_typeless if first else self._find_typeless
             found = emit(extern, kind, insn, first)
             self._found.setdefault(key, found)
+            self._uses[key] = self._uses.get(key, 0) + 1
+            if self._emitter.traces:
+                self._trace(extern, found, self._uses[key])
+
+    def _trace(self, extern: Extern, found: _Found, uses: int) -> None:
+        """Print what became of the instruction."""
+        emitter = self._emitter
+        if found.is_call:
+            what = f" func ({extern.name}:count={uses})"
+            emitter.emit(ldx_mem(op.W, _R7, R8, _IMM), ldx_mem(op.H, _R9, R8, _OFF))
+            emitter.trace(f"{what}: imm: %d, off: %d", _R7, _R9)
+            emitter.blob_address(_R0, emitter.fd_array_offset(found.fd_slot))
+            emitter.emit(ldx_mem(op.W, _R9, _R0, 0))
+            emitter.trace_value(f"{what}: btf_fd", _R9)
+            return
+        what = f" var t={not extern.type_id:d} w={extern.is_weak:d} ({extern.name}:count={uses})"
+        # half of the upper word, as the reference prints it
+        emitter.emit(ldx_mem(op.W, _R7, R8, _IMM), ldx_mem(op.H, _R9, R8, _NEXT_IMM))
+        emitter.trace(f"{what}: imm[0]: %d, imm[1]: %d", _R7, _R9)
+        emitter.emit(ldx_mem(op.B, _R9, R8, _REGS))
+        emitter.trace_value(f"{what}: insn.reg", _R9)
 
     def close(self) -> None:
         """Emit the closing of module BTFs that the look-ups opened."""
@@ -179,8 +201,9 @@ class KsymEmitter:
             call_helper(Helper.KALLSYMS_LOOKUP_NAME),
             ldx_mem(op.DW, _R9, _R7, 0),
             mov64_reg(_R7, _R0),
-            jmp_imm(op.JEQ, _R7, -errno.ENOENT, 1),
         )
+        emitter.trace_result(f"kallsyms_lookup_name({extern.name},{kind:d})")
+        emitter.emit(jmp_imm(op.JEQ, _R7, -errno.ENOENT, 1))
         emitter.check_result()
         emitter.emit(
             stx_mem(op.W, R8, _R9, _IMM),

@@ -228,8 +228,8 @@ class _Linker:
                         continue
                     if extern.type_id:
                         self._set_source(insn, op.PSEUDO_BTF_ID)
-                    self._set_imm(insn, 0)
-                    self._set_imm(insn + 1, 0)
+                    self._set_imm(insn, extern.address)
+                    self._set_imm(insn + 1, extern.address >> 32)
                     self._use(relocation.target, insn, is_call=False)
 
     def _use(self, extern: int, insn: int, *, is_call: bool) -> None:

@@ -12,6 +12,7 @@ from bpfseal.btf.builder import BtfEditor
 from bpfseal.btf.kinds import HEADER_WORDS, Kind, Linkage
 from bpfseal.errors import InputError, UnsupportedError
 from bpfseal.object.elf import STB_WEAK, Elf
+from bpfseal.object.maps import MAX_VALUE_SIZE
 from bpfseal.object.model import Extern, ExternKind
 
 _INT_SIZE = 4
@@ -76,7 +77,11 @@ def _order(extern: Extern) -> tuple[bool, int, int, bytes]:
 
 
 def _with_offsets(externs: list[Extern]) -> tuple[Extern, ...]:
-    """Give each kernel configuration value its place in the .kconfig map."""
+    """Give each kernel configuration value its place in the .kconfig map.
+
+    Raises:
+        UnsupportedError: the map's value would be too large.
+    """
     offset = 0
     result = []
     for extern in externs:
@@ -84,6 +89,11 @@ def _with_offsets(externs: list[Extern]) -> tuple[Extern, ...]:
             offset += -offset % extern.align
             result.append(replace(extern, offset=offset))
             offset += extern.size
+            if offset > MAX_VALUE_SIZE:
+                raise UnsupportedError(
+                    f"it ends at {offset:#x}, larger than a map's value can be",
+                    where=f"extern '{extern.name}'",
+                )
         else:
             result.append(extern)
     return tuple(result)
@@ -119,7 +129,8 @@ def fix_extern_btf(btf: Btf, externs: tuple[Extern, ...]) -> Btf:
         for position, entry in enumerate(btf.secinfos(datasec)):
             described = btf.type_by_id(entry.type_id)
             extern = by_name.get(described.name)
-            if extern is None:
+            wanted = Kind.FUNC if extern and extern.is_function else Kind.VAR
+            if extern is None or described.kind is not wanted:
                 raise InputError(f"'{described.name}' is no extern", where=kind.value)
             if kind is ExternKind.KCONFIG:
                 editor.set_var_linkage(described.id, Linkage.GLOBAL)

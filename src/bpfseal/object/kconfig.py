@@ -59,7 +59,7 @@ def _value(extern: Extern, btf: Btf, target: TargetValues, byteorder: ByteOrder)
     if kind is Kind.ARRAY:
         if len(text) < 2 or not (text[0] == text[-1] == '"'):
             raise InputError(f"its value {text} is no string in quotes", where=where)
-        return text[1:-1].encode()[: extern.size - 1].ljust(extern.size, b"\0")
+        return text[1:-1].encode()[: max(extern.size - 1, 0)].ljust(extern.size, b"\0")
     if text in _TRISTATE:
         return _tristate(extern, btf, text, byteorder, where)
     try:

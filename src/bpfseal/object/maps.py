@@ -20,6 +20,9 @@ from bpfseal.object.model import MapSource, MapSpec
 MAPS_SECTION = ".maps"
 _POINTER_SIZE = 8
 _KEY_SIZE = 4
+MAX_VALUE_SIZE = 0x7FFFFFFF
+"""Bytes of the largest value of an array (``array_map_alloc_check``, kernel/bpf/arraymap.c)."""
+
 _MAP_IN_MAP = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _RINGBUFS = (MapType.RINGBUF, MapType.USER_RINGBUF)
 _UNTYPED = frozenset(

@@ -172,6 +172,7 @@ class Extern:
         size: bytes, for kernel configuration.
         align: alignment in bytes, for kernel configuration.
         offset: byte offset in the .kconfig map.
+        address: what the metadata holds for a symbol without a type until the loader finds it.
     """
 
     name: str
@@ -184,6 +185,12 @@ class Extern:
     size: int = 0
     align: int = 0
     offset: int = 0
+    address: int = 0
+
+    @property
+    def is_typeless(self) -> bool:
+        """Whether it is a kernel symbol without a type: only its address is known."""
+        return self.kind is ExternKind.KSYM and self.type_id == 0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import PurePosixPath
 
@@ -37,7 +38,14 @@ from bpfseal.object.elf import (
 )
 from bpfseal.object.externs import collect_externs, fix_extern_btf
 from bpfseal.object.kconfig import kconfig_value
-from bpfseal.object.maps import MAPS_SECTION, data_map, data_maps, defined_maps, with_slots
+from bpfseal.object.maps import (
+    MAPS_SECTION,
+    MAX_VALUE_SIZE,
+    data_map,
+    data_maps,
+    defined_maps,
+    with_slots,
+)
 from bpfseal.object.model import (
     BpfObject,
     Extern,
@@ -91,22 +99,60 @@ def read_object(data: bytes, name: str, target: TargetValues = DEFAULT_TARGET) -
         raise
 
 
+def read_externs(data: bytes, name: str) -> tuple[Extern, ...]:
+    """Return only what an object expects from the kernel; it may be no object for a loader.
+
+    Raises:
+        InputError: malformed, cut off or not a BPF object.
+    """
+    try:
+        elf = read_elf(data)
+        return collect_externs(elf, _read_btf(elf)[0])
+    except BpfsealError as error:
+        error.where = f"{name}: {error.where}" if error.where else name
+        raise
+
+
 def _read(data: bytes, name: str, target: TargetValues) -> BpfObject:
     elf = read_elf(data)
     for section in elf.sections:
         reason = _UNSUPPORTED.get(section.name.removeprefix("?"))
         if reason and section.size:
             raise UnsupportedError(reason[0], where=f"section '{section.name}'", hint=reason[1])
+        if section.size > MAX_VALUE_SIZE:
+            raise UnsupportedError(
+                f"its {section.size:#x} bytes are larger than a map's value can be",
+                where=f"section '{section.name}'",
+            )
     functions = sorted(
         (function for section in elf.sections for function in _functions(elf, section)),
         key=lambda function: (function.section_index, function.section_insn),
     )
+    for function, other in pairwise(functions):
+        same_place = (function.section_index, function.section_insn) == (
+            other.section_index,
+            other.section_insn,
+        )
+        if same_place and len(function.insns) != len(other.insns):
+            raise InputError(
+                f"function '{other.name}' begins where '{function.name}' does, but ends elsewhere",
+                where=f"section '{function.elf_section}'",
+            )
     btf, btf_ext = _read_btf(elf)
-    externs = collect_externs(elf, btf)
+    externs = tuple(
+        replace(extern, address=target.symbols.get(extern.name, 0))
+        if extern.is_typeless
+        else extern
+        for extern in collect_externs(elf, btf)
+    )
     if btf:
         btf = _fix_btf(fix_extern_btf(btf, externs), elf, functions)
     maps = [*defined_maps(elf, btf, target.page_size), *data_maps(elf, btf, name)]
-    kconfig = kconfig_value(externs, btf, target, elf.byteorder) if btf else None
+    kconfig = (
+        kconfig_value(externs, btf, target, target.kconfig_byteorder or elf.byteorder)
+        if btf
+        else None
+    )
     if kconfig is not None:
         maps.append(data_map(".kconfig", MapSource.KCONFIG, kconfig, 0, btf, name))
     maps = [_with_default_entries(spec, target) for spec in maps]

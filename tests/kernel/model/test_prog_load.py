@@ -28,8 +28,8 @@ from bpfseal.kernel.model.kernel_btf import SymbolTable, SyntheticBtf, Synthetic
 from bpfseal.kernel.model.lsm import Operation, ProgramFacts
 from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.maps import ModelMap
-from bpfseal.kernel.model.prog_load import prog_load
 from bpfseal.kernel.model.profile import KFUNC_SERIES
+from bpfseal.kernel.model.prog_load import prog_load
 from bpfseal.kernel.model.program import ProgAttributes
 from bpfseal.kernel.model.state import KernelState
 from bpfseal.kernel.model.verdict import KeyringKind, Verdict
@@ -208,6 +208,18 @@ def test_a_typed_ksym_that_does_not_exist_is_refused() -> None:
 def test_a_packet_load_is_for_programs_with_packets() -> None:
     load_byte = Insn(op.LD | op.ABS | op.B)
     assert errno_of(attributes(load_byte, type=ProgType.SOCKET_FILTER, flags=0)) == 0
+    assert errno_of(attributes(load_byte)) == EINVAL
+
+
+def test_few_types_can_be_sleepable() -> None:
+    assert errno_of(attributes(type=ProgType.KPROBE)) == 0
+    assert errno_of(attributes(type=ProgType.XDP)) == EINVAL
+
+
+def test_fd_array_cnt_without_fds_is_einval() -> None:
+    assert errno_of(attributes(fd_array_count=1)) == EINVAL
+    assert errno_of(attributes(fd_array=(1,), fd_array_count=1)) == EINVAL
+    assert errno_of(attributes(fd_array=(99,), fd_array_count=1)) == EBADF
 
 
 def _deny(_operation: Operation, _program: ProgramFacts) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bpfseal.cli.batch import Done, Task, run_batch
 from bpfseal.cli.console import Console
@@ -21,8 +21,12 @@ from bpfseal.cli.inputs import (
 )
 from bpfseal.cli.options import Options
 from bpfseal.cli.outputs import add_output_options, destinations, write_output
+from bpfseal.cli.target import add_target_options, read_target
 from bpfseal.errors import UsageError
 from bpfseal.scheme import SIGNED_SCHEMES
+
+if TYPE_CHECKING:
+    from bpfseal.object.target import TargetValues
 
 SUMMARY: Final = "sign objects or bundles"
 HASHES: Final = ("sha256", "sha384", "sha512")
@@ -37,6 +41,7 @@ def configure(options: Options) -> None:
     options.add("--hash", choices=HASHES, default="sha256", help="digest that is signed")
     options.add("--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="variants to sign")
     options.add("--jobs", type=_jobs, default=1, metavar="N", help="processes, 0: one per CPU")
+    add_target_options(options)
     add_output_options(options)
 
 
@@ -56,18 +61,24 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.note(f"warning: {args.certificate}: {problem}")
     console.detail(f"signing as {certificate.subject}, {certificate.key_type}, {args.hash}")
     work = functools.partial(
-        _sign, credentials=credentials, scheme=args.scheme, hash_name=args.hash
+        _sign,
+        credentials=credentials,
+        scheme=args.scheme,
+        hash_name=args.hash,
+        target=read_target(args),
     )
     tasks = [Task(*pair) for pair in zip(args.inputs, outputs, strict=True)]
     return run_batch(work, tasks, console, title="signing", jobs=args.jobs)
 
 
-def _sign(task: Task, credentials: Credentials, scheme: str, hash_name: str) -> Done:
+def _sign(
+    task: Task, credentials: Credentials, scheme: str, hash_name: str, target: TargetValues
+) -> Done:
     from bpfseal.bundle.sign import sign_bundle
 
     signer = credentials.signer()
     with naming(shown(task.source)):
-        bundle = read_input(task.source, scheme)
+        bundle = read_input(task.source, scheme, target)
         found = [variant.loader.scheme_name for variant in variants(bundle, scheme)]
         schemes = [name for name in found if name in SIGNED_SCHEMES]
         if not schemes:

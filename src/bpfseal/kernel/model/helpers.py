@@ -107,7 +107,8 @@ def _copy(machine: Machine, to: int, size: int, source: int, *_unused: int) -> i
     try:
         data = machine.memory.read(source, size)
     except MemoryFault:
-        machine.memory.write(to, bytes(size))
+        cleared = machine.memory.read(to, size)  # faults, if need be, before anything is made
+        machine.memory.write(to, bytes(len(cleared)))
         return -EFAULT
     machine.memory.write(to, data)
     return 0

@@ -48,7 +48,7 @@ from bpfseal.kernel.protocol import MapCreate, ProgLoad, RunResult
 MAX_CTX_SIZE: Final = 0xFFFF
 """Bytes of the largest context of a SYSCALL program (``bpf_prog_test_run_syscall``)."""
 
-INSN_BUDGET: Final = 10_000_000
+INSN_BUDGET: Final = 1_000_000
 """Insns that one run may take."""
 
 

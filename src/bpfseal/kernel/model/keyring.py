@@ -25,12 +25,11 @@ SECONDARY: Final = 1
 PLATFORM: Final = 2
 """``keyring_id`` of the system keyrings (include/linux/verification.h)."""
 
-THREAD: Final = -1
-PROCESS: Final = -2
 SESSION: Final = -3
 USER: Final = -4
 USER_SESSION: Final = -5
-"""Special ids of the caller's keyrings (include/uapi/linux/keyctl.h)."""
+"""Special ids of the caller's keyrings (include/uapi/linux/keyctl.h). Those of the thread (-1) and
+the process (-2) do not exist until somebody makes them."""
 
 _LOOKUP = "security/keys/process_keys.c lookup_user_key"
 _TRUST = "crypto/asymmetric_keys/pkcs7_trust.c pkcs7_validate_trust"

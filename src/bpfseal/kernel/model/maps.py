@@ -5,8 +5,8 @@ Example:
     >>> table.update(bytes(4), b"hello", 0)
     >>> table.lookup(bytes(4))
     b'hello'
-    >>> len(table.contents())
-    8
+    >>> table.compute_hash() == hashlib.sha256(b"hello" + bytes(3)).digest()
+    True
 """
 
 from __future__ import annotations
@@ -207,10 +207,6 @@ class ModelMap(KernelObject):
         self._require_writable("kernel/bpf/syscall.c map_freeze")
         self.frozen = True
 
-    def contents(self) -> bytes:
-        """Return what the map's hash is taken over: the value area of an array."""
-        return bytes(self._values())
-
     @property
     def has_hash(self) -> bool:
         """Whether the type has a hash operation (``map_get_hash``): plain arrays have."""
@@ -247,10 +243,6 @@ class ModelMap(KernelObject):
             start = index * self._element_size
             return bytes(self._values()[start : start + self.attributes.value_size])
         return self._elements.get(key)
-
-    def held(self, key: bytes) -> KernelObject | None:
-        """Return the map or program at a key of a map of maps or programs."""
-        return self._held.get(key)
 
     def update(self, key: bytes, value: bytes, flags: int, resolve: Resolve | None = None) -> None:
         """Set one element (BPF_MAP_UPDATE_ELEM).

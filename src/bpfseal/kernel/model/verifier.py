@@ -18,7 +18,7 @@ from typing import Final
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn
-from bpfseal.bpf.uapi import MapType, ProgFlag, ProgType
+from bpfseal.bpf.uapi import AttachType, MapType, ProgFlag, ProgType
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model.btf_objects import BtfObject
@@ -75,6 +75,19 @@ _MAP_SOURCES: Final = {
 _VALUE_SOURCES: Final = frozenset({op.PSEUDO_MAP_VALUE, op.PSEUDO_MAP_IDX_VALUE})
 _OTHER_SOURCES: Final = frozenset({0, op.PSEUDO_BTF_ID, op.PSEUDO_FUNC})
 _PACKET_LOADS: Final = frozenset({op.ABS, op.IND})
+_PACKET_TYPES: Final = frozenset({ProgType.SOCKET_FILTER, ProgType.SCHED_CLS, ProgType.SCHED_ACT})
+"""Types that may load from the packet by the legacy insns (``may_access_skb``)."""
+
+_SLEEPABLE_TYPES: Final = frozenset({ProgType.LSM, ProgType.KPROBE, ProgType.STRUCT_OPS})
+_SLEEPABLE_TRACING: Final = frozenset(
+    {
+        AttachType.TRACE_FENTRY,
+        AttachType.TRACE_FEXIT,
+        AttachType.MODIFY_RETURN,
+        AttachType.TRACE_ITER,
+        AttachType.TRACE_FSESSION,
+    }
+)
 _CALL: Final = op.JMP | op.CALL
 _ENDS: Final = frozenset({op.JMP | op.EXIT, op.JMP | op.JA, op.JMP32 | op.JA})
 
@@ -93,7 +106,7 @@ def check(state: KernelState, program: ModelProgram) -> None:
     _bind_fd_array(state, program)
     _check_licence(program)
     _check_func_info(program)
-    _check_structure(program.insns)
+    _check_structure(program)
     _resolve_maps(state, program)
     _check_sleepable(program)
     _check_kfuncs(state, program)
@@ -105,7 +118,10 @@ def _bind_fd_array(state: KernelState, program: ModelProgram) -> None:
 
     The digest is not computed yet at that point, so no exclusive map can be bound this way.
     """
-    for fd in program.attributes.fd_array[: program.attributes.fd_array_count]:
+    given = program.attributes
+    if given.fd_array_count > len(given.fd_array):
+        raise _refuse(EINVAL, "process_fd_array", "fd_array_cnt without so many fds")
+    for fd in given.fd_array[: given.fd_array_count]:
         item = state.fds.get(fd)
         if isinstance(item, ModelMap):
             if item.attributes.excl_prog_hash is not None:
@@ -134,18 +150,23 @@ def _check_func_info(program: ModelProgram) -> None:
     for insn_offset, type_id in program.attributes.func_info:
         if program.btf is None or program.btf.function_name(type_id) is None:
             raise _refuse(EINVAL, "check_btf_func_early", f"invalid type id {type_id} in func info")
-        if insn_offset <= previous or (previous < 0 and insn_offset):
-            log = f"nonzero insn_off {insn_offset} for the first func info record, or none larger"
+        if previous < 0 < insn_offset:
+            log = f"nonzero insn_off {insn_offset} for the first func info record"
+            raise _refuse(EINVAL, "check_btf_func_early", log)
+        if insn_offset <= previous:
+            log = f"same or smaller insn offset ({insn_offset}) than previous func info record"
             raise _refuse(EINVAL, "check_btf_func_early", log)
         previous = insn_offset
 
 
-def _check_structure(insns: Sequence[Insn]) -> None:
+def _check_structure(program: ModelProgram) -> None:
     """Check that every insn exists and that jumps stay in the program (``check_subprogs``)."""
+    insns = program.insns
+    has_packet = program.type in _PACKET_TYPES
     starts = insn_starts(insns)
     for index in sorted(starts):
         insn = insns[index]
-        if insn.insn_class == op.LD and insn.code & 0xE0 in _PACKET_LOADS:
+        if has_packet and insn.insn_class == op.LD and insn.code & 0xE0 in _PACKET_LOADS:
             continue
         try:
             decode(insns, index, starts)
@@ -198,9 +219,22 @@ def _check_map(named: ModelMap, program: ModelProgram) -> None:
 
 
 def _check_sleepable(program: ModelProgram) -> None:
-    sleepable = program.attributes.flags & ProgFlag.SLEEPABLE
-    if program.type is ProgType.SYSCALL and not sleepable:
-        raise _refuse(EINVAL, "check_attach_btf_id", "Syscall programs can only be sleepable")
+    """Check the flag BPF_F_SLEEPABLE (``check_attach_btf_id``)."""
+    sleepable = bool(program.attributes.flags & ProgFlag.SLEEPABLE)
+    if program.type is ProgType.SYSCALL:
+        if not sleepable:
+            raise _refuse(EINVAL, "check_attach_btf_id", "Syscall programs can only be sleepable")
+        return
+    can_sleep = program.type in _SLEEPABLE_TYPES or (
+        program.type is ProgType.TRACING
+        and program.attributes.expected_attach_type in _SLEEPABLE_TRACING
+    )
+    if sleepable and not can_sleep:
+        log = (
+            "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be"
+            " sleepable"
+        )
+        raise _refuse(EINVAL, "check_attach_btf_id", log)
 
 
 def _check_kfuncs(state: KernelState, program: ModelProgram) -> None:
