@@ -38,7 +38,9 @@ METADATA = b"\xff\xff\xff\xff" + b"the metadata of this loader."
 """It begins, as all metadata does, with a fd that the loader's cleanup closes if it is positive.
 As all metadata it fills whole 8-byte words."""
 
-HASH_AT = -64
+FRAME_SIZE = 168
+HASH_AT = 8 - FRAME_SIZE
+PROLOGUE_SLOTS = 7
 CTX_SIZE = 24 + 16
 MAP_FD_AT = 24
 
@@ -83,7 +85,7 @@ def kfunc_call(
 
 
 def loader_insns(*calls: list[Insn], body: list[Insn] | None = None) -> bytes:
-    """A loader: r6 = ctx, the cleanup block, then each call with its jump to cleanup, the body."""
+    """A loader: prologue, cleanup block, then each call with its jump to cleanup, and the body."""
     cleanup = [
         *ld_imm64(1, op.PSEUDO_MAP_IDX_VALUE, 0),
         ldx_mem(op.W, 1, 1, 0),
@@ -93,10 +95,19 @@ def loader_insns(*calls: list[Insn], body: list[Insn] | None = None) -> bytes:
         mov64_reg(0, 7),
         exit_insn(),
     ]
-    insns = [mov64_reg(6, 1), jump(len(cleanup)), *cleanup]
+    prologue = [
+        mov64_reg(6, 1),
+        mov64_reg(1, 10),
+        alu64_imm(op.ADD, 1, -FRAME_SIZE),
+        mov64_imm(2, FRAME_SIZE),
+        mov64_imm(3, 0),
+        call_helper(Helper.PROBE_READ_KERNEL),
+        jump(len(cleanup)),
+    ]
+    insns = [*prologue, *cleanup]
     for call in calls:
         insns += call
-        insns.append(jmp_imm(op.JNE, 0, 0, 1 - len(insns)))
+        insns.append(jmp_imm(op.JNE, 0, 0, PROLOGUE_SLOTS - 1 - len(insns)))
     return encode_insns([*insns, *(body or []), mov64_imm(0, 0), exit_insn()])
 
 

@@ -15,10 +15,13 @@ from bpfseal.bpf.insn import (
     mov64_imm,
 )
 from bpfseal.errors import InputError
-from bpfseal.loader.check_block import KFUNC_BLOCK_SLOTS, carried_digest
+from bpfseal.loader.check_block import carried_digest
 from bpfseal.scheme import KFUNC
 
-from .support import INSNS, METADATA, kfunc_call, loader_insns, sha256
+from .support import INSNS, METADATA, PROLOGUE_SLOTS, kfunc_call, loader_insns, sha256
+
+KFUNC_BLOCK_SLOTS = 20
+"""Slots of the block: 2 for the map, 2 for the place, 4 times 3, length, call, r7 = r0, jne."""
 
 DIGEST = sha256(METADATA)
 SLOTS = decode_insns(INSNS)
@@ -58,6 +61,20 @@ def test_another_map_length_or_place_is_no_check_block(index: int) -> None:
     insn = slots[START + index]
     changed = {"off": insn.off + 8} if insn.insn_class == op.STX else {"imm": insn.imm + 1}
     slots[START + index] = insn._replace(**changed)
+    assert digest_of(slots) is None
+
+
+@pytest.mark.parametrize("index", range(PROLOGUE_SLOTS))
+def test_a_loader_that_begins_otherwise_carries_nothing(index: int) -> None:
+    """What runs before the check could make it worthless."""
+    slots = list(SLOTS)
+    slots[index] = slots[index]._replace(imm=slots[index].imm + 1, off=slots[index].off + 1)
+    assert digest_of(slots) is None
+
+
+def test_a_block_that_is_not_what_the_prologue_jumps_to_carries_nothing() -> None:
+    slots = list(SLOTS)
+    slots.insert(START, mov64_imm(0, 0))
     assert digest_of(slots) is None
 
 

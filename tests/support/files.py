@@ -8,4 +8,4 @@ ROOT = Path(__file__).resolve().parents[2]
 
 EXAMPLE = ROOT / "examples" / "exectrace.bpf.o"
 
-LIBBPF_TOOLS = ROOT / "build" / "objects" / "libbpf-tools"
+LIBBPF_TOOLS = ROOT / "build" / "objects" / "bookworm-libbpf-tools"

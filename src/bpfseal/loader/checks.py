@@ -7,11 +7,12 @@ zeros, and `CheckBlock.fill` puts the digest in.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import (
+    ByteOrder,
     Insn,
     alu64_imm,
     ld_imm64,
@@ -49,6 +50,14 @@ class CheckBlock:
     """Where the digest goes: the index of each ld_imm64 that holds 8 bytes of it."""
 
     digest_insns: tuple[int, ...]
+
+    def read(self, slots: Sequence[Insn], byteorder: ByteOrder) -> bytes:
+        """Return the digest that these instructions hold."""
+        words = (
+            (slots[index + 1].imm & 0xFFFFFFFF) << 32 | slots[index].imm & 0xFFFFFFFF
+            for index in self.digest_insns
+        )
+        return b"".join(word.to_bytes(8, byteorder) for word in words)
 
     def fill(self, emitter: Emitter, digest: bytes) -> None:
         """Put a digest into the ld_imm64 instructions, 8 bytes each, in the target's order."""

@@ -6,6 +6,8 @@ bpf() call, r8 the instruction that is being relocated, r9 is scratch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import (
     ByteOrder,
@@ -33,6 +35,9 @@ MAX_MAPS = 64
 MAX_KFUNC_BTFS = 256
 FD_ARRAY_SIZE = 4 * (MAX_MAPS + MAX_KFUNC_BTFS)
 """Bytes of the fd array at the start of the metadata: maps first, then BTFs of kfuncs."""
+
+PROLOGUE_SLOTS = 7
+"""Slots of a loader before its cleanup block; the last one jumps over that block."""
 
 _MAX_BLOB = 0x7FFFFFFF
 _MAX_TRACE = 1023
@@ -223,14 +228,7 @@ class Emitter:
             map_count: maps of the object.
             kept_fds: where in the blob the program fds are kept, if not in the frame.
         """
-        self.emit(
-            mov64_reg(R6, R1),
-            mov64_reg(R1, R10),
-            alu64_imm(op.ADD, R1, -self.frame.size),
-            mov64_imm(R2, self.frame.size),
-            mov64_imm(R3, 0),
-            call_helper(Helper.PROBE_READ_KERNEL),
-        )
+        self.save_ctx_and_clear_stack()
         in_frame = 0 if kept_fds is not None else program_count
         in_blob = program_count if kept_fds is not None else 0
         assert in_frame <= MAX_STACK_PROGRAMS  # noqa: S101 (the generator decides where fds go)
@@ -248,6 +246,22 @@ class Emitter:
         for index in range(in_blob):
             self.close_blob_fd((kept_fds or 0) + 4 * index)
         self.emit(mov64_reg(R0, R7), exit_insn())
+
+    def save_ctx_and_clear_stack(self) -> None:
+        """Emit what every loader does first."""
+        self.emit(
+            mov64_reg(R6, R1),
+            mov64_reg(R1, R10),
+            alu64_imm(op.ADD, R1, -self.frame.size),
+            mov64_imm(R2, self.frame.size),
+            mov64_imm(R3, 0),
+            call_helper(Helper.PROBE_READ_KERNEL),
+        )
+
+    def resume(self, insns: Sequence[Insn]) -> None:
+        """Go on behind these instructions, which begin as `prologue` does."""
+        self.insns = list(insns)
+        self._cleanup = PROLOGUE_SLOTS
 
     def jump_to_cleanup(self, operation: int, register: int, imm: int) -> None:
         """``if register operation imm goto cleanup``."""

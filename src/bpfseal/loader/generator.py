@@ -106,6 +106,7 @@ class _Generator:
             self._create_map(spec, number)
         for number, program in enumerate(programs):
             self._load_program(program, number)
+        self._fill_program_arrays()
         self._finish(len(programs))
         loader = Loader(
             scheme_name=self._scheme.name,
@@ -159,8 +160,9 @@ class _Generator:
             self._fill_map(number, spec.initial_value)
             if spec.source.is_read_only:
                 self._freeze_map(number)
-        for slot, target in spec.slots:
-            self._fill_slot(number, slot, target)
+        if spec.type in _MAP_IN_MAP:
+            for slot, target in spec.slots:
+                self._fill_slot(number, slot, self._emitter.fd_array_offset(target), target)
 
     def _emit_map_create(self, spec: MapSpec, number: int | None) -> None:
         """Emit BPF_MAP_CREATE; `number` is ``None`` for the pattern of inner maps."""
@@ -244,12 +246,29 @@ class _Generator:
         emitter.trace_result("map_freeze")
         emitter.check_result()
 
-    def _fill_slot(self, number: int, slot: int, target: int) -> None:
-        """Put a map into a slot of a map-in-map."""
+    def _fill_slot(self, number: int, slot: int, value: int, target: int) -> None:
+        """Put the fd at an offset of the blob into a slot of a map of maps or programs."""
         key = self._emitter.add_data(slot.to_bytes(4, self._obj.byteorder))
         at = self._pack(attr.MAP_ELEM, "flags")
         trace = f"populate_outer_map outer {number} key {slot} inner {target}"
-        self._update(number, key, self._emitter.fd_array_offset(target), at, trace)
+        self._update(number, key, value, at, trace)
+
+    def _fill_program_arrays(self) -> None:
+        """Put programs into the slots that the object declares.
+
+        The reference generator refuses such objects; user space would fill the array.
+        """
+        emitter = self._emitter
+        for number, spec in enumerate(self._obj.maps):
+            if spec.type != MapType.PROG_ARRAY:
+                continue
+            for slot, target in spec.slots:
+                if self._kept_fds is None:
+                    value = emitter.add_data(bytes(4))
+                    emitter.stack_to_blob(value, emitter.frame.prog_fd(target))
+                else:
+                    value = self._kept_fds + 4 * target
+                self._fill_slot(number, slot, value, target)
 
     # Programs
 
@@ -350,11 +369,11 @@ def _attach_target(function: Function) -> str:
         return ""
     where = f"program '{function.name}'"
     name = function.section.partition("/")[2]
-    if "/" not in function.section:
+    if not name:
         raise UnsupportedError(
             f"section '{function.section}' names no attach target",
             where=where,
-            hint=f'write SEC("{function.section}/TARGET")',
+            hint=f'write SEC("{function.section.partition("/")[0]}/TARGET")',
         )
     if definition.type == ProgType.EXT:
         raise UnsupportedError(

@@ -7,15 +7,16 @@ tools/lib/bpf/libbpf.c; the macros are in tools/lib/bpf/bpf_helpers.h).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bpf.uapi import OBJ_NAME_LEN, MapFlag, MapType
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.kinds import Kind, Linkage
 from bpfseal.errors import InputError, UnsupportedError
 from bpfseal.object.elf import Elf, ElfSection
-from bpfseal.object.model import MapSource, MapSpec
+from bpfseal.object.model import Function, MapSource, MapSpec
 
 MAPS_SECTION = ".maps"
 _POINTER_SIZE = 8
@@ -297,46 +298,57 @@ def _data_map_name(object_name: str, section_name: str) -> str:
     )
 
 
-def with_slots(maps: Iterable[MapSpec], elf: Elf, rel_section: ElfSection) -> tuple[MapSpec, ...]:
+def with_slots(
+    maps: Iterable[MapSpec], programs: Sequence[Function], elf: Elf, rel_section: ElfSection
+) -> tuple[MapSpec, ...]:
     """Return the maps with the initial contents that relocations of SEC(".maps") declare.
 
     Source: ``bpf_object__collect_map_relos`` in tools/lib/bpf/libbpf.c.
 
+    Args:
+        maps: all maps of the object.
+        programs: the entry programs that are loaded.
+        elf: the object.
+        rel_section: the relocations.
+
     Raises:
-        InputError: a relocation that fits no map.
-        UnsupportedError: initial contents that a loader cannot set.
+        InputError: a relocation that fits no map, or a slot that holds nothing of its kind.
     """
     result = list(maps)
-    numbers = {spec.name: number for number, spec in enumerate(result)}
     for rel in elf.rels(rel_section):
         symbol = elf.symbol(rel.symbol, rel_section.name)
-        number = next(
-            (
-                number
-                for number, spec in enumerate(result)
-                if spec.source is MapSource.DEFINED
-                and spec.offset <= rel.offset <= spec.offset + spec.size - _POINTER_SIZE
-            ),
-            None,
-        )
+        number = _map_at(result, rel.offset)
         if number is None:
             raise InputError(f"no map at offset {rel.offset:#x}", where=rel_section.name)
         spec = result[number]
         where = f"map '{spec.name}'"
-        if spec.type == MapType.PROG_ARRAY:
-            raise UnsupportedError(
-                f"it holds program '{symbol.name}' from the start, which a loader cannot set",
-                where=where,
-                hint="fill the program array after loading",
-            )
-        target = numbers.get(symbol.name)
         slot = rel.offset - spec.offset - (spec.values_offset or 0)
         if spec.values_offset is None or slot < 0 or slot % _POINTER_SIZE:
             raise InputError(f"a reference at offset {rel.offset:#x} fits no slot", where=where)
-        if target is None or symbol.section != spec.section:
-            raise InputError(f"slot holds '{symbol.name}', which is no map", where=where)
         if spec.type == MapType.HASH_OF_MAPS and spec.key_size != _KEY_SIZE:
             raise InputError("a hash of maps with contents needs keys of 4 bytes", where=where)
-        slots = dict(spec.slots) | {slot // _POINTER_SIZE: target}
+        if spec.type == MapType.PROG_ARRAY:
+            places = [(f.section_index, f.section_insn * INSN_SIZE, f.name) for f in programs]
+        else:
+            places = [
+                (other.section, other.offset, other.name)
+                if other.source is MapSource.DEFINED
+                else (-1, -1, "")
+                for other in result
+            ]
+        place = symbol.section, symbol.value, symbol.name
+        if place not in places:
+            kind = "program" if spec.type == MapType.PROG_ARRAY else "map"
+            raise InputError(f"slot holds '{symbol.name}', which is no {kind}", where=where)
+        slots = dict(spec.slots) | {slot // _POINTER_SIZE: places.index(place)}
         result[number] = replace(spec, slots=tuple(sorted(slots.items())))
     return tuple(result)
+
+
+def _map_at(maps: Sequence[MapSpec], offset: int) -> int | None:
+    """Return the number of the map whose definition holds a pointer at this offset."""
+    for number, spec in enumerate(maps):
+        end = spec.offset + spec.size - _POINTER_SIZE
+        if spec.source is MapSource.DEFINED and spec.offset <= offset <= end:
+            return number
+    return None

@@ -51,7 +51,8 @@ class MapSpec:
         values_offset: byte offset of the initial contents in the definition.
         initial_value: the contents of global data.
         inner: what the inner maps of a map-in-map look like.
-        slots: initial contents of a map-in-map: (index, number of the map).
+        slots: initial contents of a map-in-map: (index, number of the map); of a program array:
+            (index, number of the program).
         pin_by_name: the object asks to pin it; the loader does not.
     """
 

@@ -277,7 +277,7 @@ def _with_relocations(obj: BpfObject, elf: Elf) -> BpfObject:
             raise InputError("it applies to a section that does not exist", where=section.name)
         target = elf.sections[section.info]
         if target.name == MAPS_SECTION:
-            obj = replace(obj, maps=with_slots(obj.maps, elf, section))
+            obj = replace(obj, maps=with_slots(obj.maps, obj.programs, elf, section))
         elif target.is_code:
             for number, rel in enumerate(elf.rels(section)):
                 where = f"{section.name} entry {number}"
