@@ -182,6 +182,21 @@ def test_slots_are_filled_with_the_fds_of_maps() -> None:
     assert blob(loader, update, "key", 4) == b"\3\0\0\0"
 
 
+@pytest.mark.parametrize("count", [2, 40])
+def test_program_arrays_are_filled_when_all_programs_are_loaded(count: int) -> None:
+    writer = ObjectWriter()
+    for number in range(count):
+        writer.add_program("xdp", f"prog{number}")
+    writer.add_program_array("calls", {2: "prog1"})
+    loader = generate(writer.read(), "kfunc")
+    last = commands(loader)[-1]
+    assert last.command is Cmd.MAP_UPDATE_ELEM
+    assert last.written["map_fd"] == Value("blob", 0)
+    assert blob(loader, last, "key", 4) == b"\2\0\0\0"
+    if count == 40:
+        assert last.written["value"] == Value("address", FD_ARRAY + 4)
+
+
 @pytest.mark.parametrize(
     ("section", "ident"),
     [(".data", "data"), (".bss.hot", "bss_hot"), (".rodata.a-b", "rodata_a_b")],

@@ -132,17 +132,26 @@ def test_a_hash_of_maps_with_contents_needs_keys_of_4_bytes() -> None:
         writer.read()
 
 
-def test_a_program_array_that_is_not_empty_is_refused() -> None:
+def program_array(writer: ObjectWriter, slots: dict[int, str]) -> MapSpec:
+    """Return the map ``calls``, which holds these symbols."""
+    writer.add_program_array("calls", slots)
+    return next(spec for spec in writer.read().maps if spec.name == "calls")
+
+
+def test_slots_of_a_program_array_hold_the_numbers_of_programs() -> None:
     writer = ObjectWriter()
-    writer.add_program("xdp", "main")
-    proto = writer.btf.add_func_proto(writer.int_id, [])
-    values = writer.btf.add_array(writer.btf.add_ptr(proto), 0, writer.int_id)
-    members = writer.members(type=MapType.PROG_ARRAY, key_size=4, max_entries=1)
-    writer.add_raw_map("calls", {**members, "values": values}, slots=1)
-    writer.fill_slot("calls", 0, "main")
-    with pytest.raises(UnsupportedError, match="holds program 'main' from the start") as caught:
-        writer.read()
-    assert caught.value.hint == "fill the program array after loading"
+    writer.add_program("?xdp", "optional")
+    writer.add_program("xdp", "first")
+    writer.add_program("xdp", "second")
+    assert program_array(writer, {0: "second", 2: "first"}).slots == ((0, 1), (2, 0))
+
+
+@pytest.mark.parametrize("section", [".text", "?xdp"])
+def test_a_slot_that_holds_no_loaded_program_is_refused(section: str) -> None:
+    writer = ObjectWriter()
+    writer.add_program(section, "other")
+    with pytest.raises(InputError, match="slot holds 'other', which is no program"):
+        program_array(writer, {0: "other"})
 
 
 def test_a_program_array_that_is_empty_is_a_map_like_others() -> None:

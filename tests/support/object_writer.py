@@ -206,6 +206,16 @@ class ObjectWriter:
             self.fill_slot(name, slot, target)
         return var
 
+    def add_program_array(self, name: str, slots: Mapping[int, str]) -> int:
+        """Add a program array with these programs in its first slots."""
+        proto = self.btf.add_func_proto(self.int_id, [])
+        values = self.btf.add_array(self.btf.add_ptr(proto), 0, self.int_id)
+        members = self.members(type=MapType.PROG_ARRAY, key_size=4, max_entries=8)
+        var = self.add_raw_map(name, {**members, "values": values}, slots=max(slots) + 1)
+        for slot, target in slots.items():
+            self.fill_slot(name, slot, target)
+        return var
+
     def fill_slot(self, name: str, slot: int, target: str) -> None:
         """Let a slot of a map refer to a symbol."""
         at = self._slots_at[name] + 8 * slot

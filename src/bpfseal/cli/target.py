@@ -29,7 +29,7 @@ def add_target_options(options: Options) -> None:
     options.add(
         "--as-built-on",
         metavar="FILE",
-        help="take these from what 'probe --host-values' wrote on a build host",
+        help="take these from what the verb probe wrote on a build host",
     )
 
 
