@@ -207,6 +207,14 @@ def test_data_maps_are_identified_by_their_section(section: str, ident: str) -> 
     assert made(writer).maps[0].ident == ident
 
 
+def test_data_maps_that_would_be_the_same_identifier_get_a_number() -> None:
+    writer = ObjectWriter()
+    for section in (".data.a_b", ".data.a.b", ".data.a-b"):
+        writer.add_variable(f"x{section[-2:]}".replace(".", "_"), section, bytes(4))
+    idents = [entry.ident for entry in made(writer).maps]
+    assert idents == ["data_a_b", "data_a_b_2", "data_a_b_3"]
+
+
 @pytest.mark.parametrize("count", [64, 65])
 def test_a_loader_holds_64_maps(count: int) -> None:
     writer = ObjectWriter()

@@ -213,14 +213,16 @@ class Btf:
 
     def find(self, name: str, *kinds: Kind) -> int | None:
         """Return the lowest id of a type with this name, of one of `kinds` if any are given."""
-        found: list[int] = []
         text = name.encode() + b"\0"
-        offset = self.strings.find(text)
+        offsets = set()  # a name may also be the end of a longer one
+        offset = self.strings.find(text, 1)
         while offset >= 0:
-            if offset:
-                found += (i for i, at in enumerate(self._name_offsets) if at == offset)
+            offsets.add(offset)
             offset = self.strings.find(text, offset + 1)
-        return min((i for i in found if not kinds or self.kinds[i] in kinds), default=None)
+        for type_id, at in enumerate(self._name_offsets):
+            if at in offsets and (not kinds or self.kinds[type_id] in kinds):
+                return type_id
+        return None
 
     def skip_modifiers(self, type_id: int) -> BtfType:
         """Follow typedefs, const, volatile, restrict and type tags to the type behind them.

@@ -41,6 +41,9 @@ PROLOGUE_SLOTS = 7
 
 _MAX_BLOB = 0x7FFFFFFF
 _MAX_TRACE = 1023
+_BLOB_ADDRESS = tuple(ld_imm64(register, op.PSEUDO_MAP_IDX_VALUE, 0)[0] for register in range(10))
+"""The first slot of the blob's address, by register; the second one holds the offset."""
+
 _WIDTH = {8: op.DW, 4: op.W, 2: op.H, 1: op.B}
 
 
@@ -100,7 +103,7 @@ class Emitter:
 
     def blob_address(self, register: int, offset: int) -> None:
         """``register = &blob[offset]``."""
-        self.emit(*ld_imm64(register, op.PSEUDO_MAP_IDX_VALUE, 0, offset))
+        self.insns += (_BLOB_ADDRESS[register], Insn(0, 0, 0, 0, offset))
 
     def store_blob_address(self, at: int, target: int) -> None:
         """``*(u64 *)&blob[at] = &blob[target]``."""

@@ -29,7 +29,7 @@ from bpfseal.bpf.insn import (
     mov64_imm,
     stx_mem,
 )
-from bpfseal.bpf.uapi import Cmd, Helper, MapType, ProgType
+from bpfseal.bpf.uapi import OBJ_NAME_LEN, Cmd, Helper, MapType, ProgType
 from bpfseal.errors import BpfsealError, UnsupportedError
 from bpfseal.loader.checks import CHECKS, LOADER_BTF
 from bpfseal.loader.emitter import FD_ARRAY_SIZE, MAX_MAPS, Emitter
@@ -114,7 +114,7 @@ class _Generator:
             insns=b"",
             metadata=bytes(emitter.data),
             btf=LOADER_BTF if self._scheme.has_loader_btf else b"",
-            maps=tuple(_map_entry(spec) for spec in obj.maps),
+            maps=_map_entries(obj.maps),
             programs=tuple(_program_entry(program) for program in programs),
             byteorder=obj.byteorder,
         )
@@ -331,7 +331,7 @@ class _Generator:
         emitter.sys_bpf(Cmd.PROG_LOAD, at, layout.end("core_relo_rec_size"))
         # the reference prints the number as the attribute holds it
         count = int.from_bytes(insn_count.to_bytes(4, self._obj.byteorder), "little", signed=True)
-        emitter.trace_result(f"prog_load {function.name[:15]} insn_cnt {count}")
+        emitter.trace_result(f"prog_load {function.name[: OBJ_NAME_LEN - 1]} insn_cnt {count}")
         ksyms.close()
         if target:
             emitter.close_blob_fd(at + layout.offset("attach_btf_obj_fd"))
@@ -388,17 +388,29 @@ def _attach_target(function: Function) -> str:
     return prefix + name
 
 
-def _map_entry(spec: MapSpec) -> MapEntry:
-    return MapEntry(
-        name=spec.name[:15],
-        ident=_ident(spec),
-        type=spec.type,
-        key_size=spec.key_size,
-        value_size=spec.value_size,
-        max_entries=spec.max_entries,
-        flags=spec.flags,
-        has_initial_value=spec.initial_value is not None,
-    )
+def _map_entries(maps: Sequence[MapSpec]) -> tuple[MapEntry, ...]:
+    """Return the entries, with identifiers that are all different.
+
+    ``.data.a_b`` and ``.data.a.b`` would be the same identifier; a later one gets a number.
+    """
+    entries: dict[str, MapEntry] = {}
+    for spec in maps:
+        ident = stem = _ident(spec)
+        number = 1
+        while ident in entries:
+            number += 1
+            ident = f"{stem}_{number}"
+        entries[ident] = MapEntry(
+            name=spec.name[: OBJ_NAME_LEN - 1],
+            ident=ident,
+            type=spec.type,
+            key_size=spec.key_size,
+            value_size=spec.value_size,
+            max_entries=spec.max_entries,
+            flags=spec.flags,
+            has_initial_value=spec.initial_value is not None,
+        )
+    return tuple(entries.values())
 
 
 def _ident(spec: MapSpec) -> str:

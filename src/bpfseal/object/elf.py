@@ -1,7 +1,7 @@
 """Sections, symbols and relocations of a BPF ELF file.
 
-pyelftools opens the file and knows the format; symbol and relocation tables are decoded in bulk
-from the section bytes, since its entry-by-entry interface is slow on large objects.
+pyelftools opens the file and checks its header; the tables of sections, symbols and relocations are
+decoded in bulk, since its entry-by-entry interface is slow on large objects.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
@@ -23,6 +23,15 @@ _EM_NONE = "EM_NONE"
 _MAX_SECTIONS = 0xFF00  # SHN_LORESERVE: section indices from here on mean something else
 
 SHF_EXECINSTR = 0x4
+_TYPES = {
+    0: "SHT_NULL",
+    1: "SHT_PROGBITS",
+    2: "SHT_SYMTAB",
+    3: "SHT_STRTAB",
+    8: "SHT_NOBITS",
+    9: "SHT_REL",
+}
+"""Section types that mean something for a BPF object."""
 
 STB_LOCAL = 0
 STB_GLOBAL = 1
@@ -162,9 +171,7 @@ def read_elf(data: bytes) -> Elf:
         raise InputError("not an ELF file")
     try:
         elf = ELFFile(io.BytesIO(data))
-        machine, size = elf["e_machine"], elf.elfclass
-        headers = [elf._get_section_header(i) for i in range(_section_count(elf))]  # noqa: SLF001
-        # (the public iterator builds an object with its own tables for each section)
+        machine, size, count = elf["e_machine"], elf.elfclass, elf.num_sections()
     except (ELFError, ConstructError, ValueError, KeyError, OverflowError, struct.error) as error:
         raise InputError(f"ELF headers cannot be read: {error}") from None
     if machine not in (EM_BPF, _EM_NONE):
@@ -172,16 +179,26 @@ def read_elf(data: bytes) -> Elf:
     if size != 64:
         raise InputError(f"ELF file is {size}-bit, BPF needs 64")
     byteorder: ByteOrder = "little" if elf.little_endian else "big"
-    names = _section_bytes(data, headers[elf["e_shstrndx"]], "section names") if headers else b""
+    entry = struct.Struct("<IIQQQQIIQQ" if byteorder == "little" else ">IIQQQQIIQQ")
+    start, end = elf["e_shoff"], elf["e_shoff"] + count * entry.size
+    names_index = elf["e_shstrndx"]
+    if count >= _MAX_SECTIONS or names_index >= max(count, 1):
+        raise InputError(f"ELF section table is out of range ({count} sections)")
+    if end > len(data) or (count and elf["e_shentsize"] != entry.size):
+        raise InputError(f"ELF section table of {count} entries does not fit the file")
+    headers = [_Header(*fields) for fields in entry.iter_unpack(data[start:end])]
+    if sum(header.size for header in headers if header.has_data) > 2 * len(data):
+        raise InputError("ELF sections overlap")
+    names = _section_bytes(data, headers[names_index], "section names") if headers else b""
     sections = tuple(
         ElfSection(
             index,
-            (name := _string(names, header["sh_name"], f"name of section {index}")),
-            str(header["sh_type"]),
-            header["sh_flags"],
-            header["sh_link"],
-            header["sh_info"],
-            header["sh_size"],
+            (name := _string(names, header.name, f"name of section {index}")),
+            _TYPES.get(header.type, f"{header.type:#x}"),
+            header.flags,
+            header.link,
+            header.info,
+            header.size,
             b"" if index == 0 else _section_bytes(data, header, f"section '{name}'"),
         )
         for index, header in enumerate(headers)
@@ -189,20 +206,33 @@ def read_elf(data: bytes) -> Elf:
     return Elf(byteorder, sections, _read_symbols(sections, byteorder))
 
 
-def _section_count(elf: ELFFile) -> int:
-    count = elf.num_sections()
-    if count >= _MAX_SECTIONS or elf["e_shstrndx"] >= max(count, 1):
-        raise InputError(f"ELF section table is out of range ({count} sections)")
-    return int(count)
+class _Header(NamedTuple):
+    """``Elf64_Shdr``."""
+
+    name: int
+    type: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    alignment: int
+    entry_size: int
+
+    @property
+    def has_data(self) -> bool:
+        """Whether its bytes lie in the file."""
+        return _TYPES.get(self.type) not in ("SHT_NULL", "SHT_NOBITS")
 
 
-def _section_bytes(data: bytes, header: Any, where: str) -> bytes:
-    if header["sh_type"] == "SHT_NOBITS":
+def _section_bytes(data: bytes, header: _Header, where: str) -> bytes:
+    if not header.has_data:
         return b""
-    start, end = header["sh_offset"], header["sh_offset"] + header["sh_size"]
+    end = header.offset + header.size
     if end > len(data):
         raise InputError(f"it ends at {end:#x}, behind the file's end", where=where)
-    return data[start:end]
+    return data[header.offset : end]
 
 
 def _string(table: bytes, offset: int, where: str) -> str:
