@@ -48,7 +48,7 @@ def test_a_kernel_version_is_three_bytes_and_the_last_one_is_cut(text: str, vers
     assert kernel_version(text) == version
 
 
-@pytest.mark.parametrize("text", ["", "6", "6.x", "6.18.1.2", "-6.1", "6.256", "65536.1", "6.\uff11"])
+@pytest.mark.parametrize("text", ["", "6", "6.x", "6.18.1.2", "-6.1", "6.256", "6.\uff11"])
 def test_what_is_no_kernel_version_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         kernel_version(text)

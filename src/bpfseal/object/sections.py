@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bpfseal.bpf.uapi import AttachType, ProgFlag, ProgType
 from bpfseal.btf.kinds import Kind
@@ -166,6 +167,7 @@ SECTIONS: tuple[SectionDef, ...] = (
 """All known section names. No two of them match the same name, so their order is for readers."""
 
 
+@lru_cache(maxsize=1024)  # section names come from files: their number is not limited
 def find_section(section: str) -> SectionDef | None:
     """Return what a section name stands for, or ``None`` for an unknown one."""
     return next((entry for entry in SECTIONS if entry.matches(section)), None)
