@@ -56,7 +56,17 @@ class AttrLayout:
     def pack(
         self, *, size: int | None = None, byteorder: ByteOrder = "little", **values: int | bytes
     ) -> bytes:
-        """Return `size` bytes with the named fields set and all others zero.
+        """Return `size` bytes with the named fields set; see `pack_fields`."""
+        return self.pack_fields(values, size=size, byteorder=byteorder)
+
+    def pack_fields(
+        self,
+        values: Mapping[str, int | bytes],
+        *,
+        size: int | None = None,
+        byteorder: ByteOrder = "little",
+    ) -> bytes:
+        """Return `size` bytes with these fields set and all others zero.
 
         Byte strings that are too long are cut off so that a final zero byte remains, as
         ``libbpf_strlcpy`` does with names.

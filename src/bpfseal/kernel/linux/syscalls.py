@@ -1,0 +1,129 @@
+"""bpf(2), add_key(2) and keyctl(2) through ctypes: the one place that makes raw system calls.
+
+Only the standard library is needed, so this runs in an initramfs. Errors are `KernelError` with the
+errno.
+
+Example:
+    >>> bpf(Cmd.MAP_FREEZE, bytearray(attr.MAP_FREEZE.pack(map_fd=fd)))  # doctest: +SKIP
+    0
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from errno import errorcode
+from typing import Final, NamedTuple
+
+from bpfseal.bpf.uapi import Cmd
+from bpfseal.errors import CapabilityError, KernelError
+
+KEYCTL_GET_KEYRING_ID: Final = 0
+KEYCTL_JOIN_SESSION_KEYRING: Final = 1
+KEYCTL_REVOKE: Final = 3
+"""Operations of keyctl(2) (include/uapi/linux/keyctl.h)."""
+
+
+class _Numbers(NamedTuple):
+    """Numbers of the system calls on one architecture."""
+
+    bpf: int
+    add_key: int
+    keyctl: int
+
+
+_GENERIC: Final = _Numbers(bpf=280, add_key=217, keyctl=219)
+_NUMBERS: Final = {
+    "x86_64": _Numbers(bpf=321, add_key=248, keyctl=250),
+    "aarch64": _GENERIC,
+    "riscv64": _GENERIC,
+    "loongarch64": _GENERIC,
+    "s390x": _Numbers(bpf=351, add_key=278, keyctl=280),
+    "ppc64le": _Numbers(bpf=361, add_key=269, keyctl=271),
+}
+"""By machine: arch/*/kernel/syscalls/syscall*.tbl and include/uapi/asm-generic/unistd.h."""
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class Buffer:
+    """Bytes at an address that stays valid as long as the object lives."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self._array = (ctypes.c_char * max(len(data), 1)).from_buffer_copy(bytes(data) or b"\0")
+        self._size = len(data)
+
+    @property
+    def address(self) -> int:
+        """Where the bytes are."""
+        return ctypes.addressof(self._array)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes as they are now."""
+        return self._array.raw[: self._size]
+
+
+def _numbers() -> _Numbers:
+    machine = platform.machine()
+    try:
+        return _NUMBERS[machine]
+    except KeyError:
+        raise CapabilityError(f"no system call numbers for {machine} are known") from None
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    """Make a system call.
+
+    Raises:
+        KernelError: it answered with an errno.
+    """
+    ctypes.set_errno(0)
+    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise KernelError(errno, os.strerror(errno) if errno in errorcode else "")
+    return result
+
+
+def bpf(command: Cmd, attr: bytearray) -> int:
+    """Make the system call bpf(2).
+
+    Args:
+        command: the command.
+        attr: the attribute; the kernel may write into it. Its length is the size passed.
+
+    Raises:
+        KernelError: the kernel refused.
+        CapabilityError: the machine is not known.
+    """
+    array = (ctypes.c_char * len(attr)).from_buffer(attr)
+    return _syscall(_numbers().bpf, ctypes.c_int(command), array, ctypes.c_uint(len(attr)))
+
+
+def add_key(kind: str, description: str, payload: bytes, keyring: int) -> int:
+    """Add a key to a keyring and return its serial number.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    return _syscall(
+        _numbers().add_key,
+        ctypes.c_char_p(kind.encode()),
+        ctypes.c_char_p(description.encode()),
+        ctypes.c_char_p(payload),
+        ctypes.c_size_t(len(payload)),
+        ctypes.c_int(keyring),
+    )
+
+
+def keyctl(operation: int, *arguments: int) -> int:
+    """Make the system call keyctl(2) with number arguments.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    return _syscall(
+        _numbers().keyctl, ctypes.c_int(operation), *(ctypes.c_long(a) for a in arguments)
+    )
