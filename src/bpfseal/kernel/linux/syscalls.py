@@ -88,7 +88,7 @@ def _syscall(number: int, *arguments: object) -> int:
 
 
 def bpf(command: Cmd, attr: bytearray) -> int:
-    """Make the system call bpf(2).
+    """Make a call to the BPF subsystem and return its result.
 
     Args:
         command: the command.
@@ -119,7 +119,7 @@ def add_key(kind: str, description: str, payload: bytes, keyring: int) -> int:
 
 
 def keyctl(operation: int, *arguments: int) -> int:
-    """Make the system call keyctl(2) with number arguments.
+    """Make a call to the key management with number arguments and return its result.
 
     Raises:
         KernelError: the kernel refused.
