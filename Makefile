@@ -3,13 +3,15 @@
 #   make demo      sign a compiled object and load it into the kernel model
 #   make test      all tests
 #   make conformance  build 130 real objects with the reference tool too, and compare every byte
+#   make vm        load real tools on real kernels under QEMU (SERIES=6.18,7.3 names some)
 #   make objects   fetch real tools' objects from Debian's libbpf-tools (used by tests and demo)
 
 PYTHON ?= python3
+SERIES ?= 6.12,6.17,6.18,6.19,7.0,7.1,7.2,7.3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format objects conformance clean
+.PHONY: demo test lint format objects conformance vm clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.demo
@@ -32,6 +34,10 @@ conformance: $(VENV)/ready
 	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || \
 		{ echo "make conformance needs apt-get and dpkg-deb (a Debian machine)" >&2; exit 1; }
 	$(BIN)/python scripts/compare_reference.py build
+
+vm: $(VENV)/ready build/objects/.complete
+	BPFSEAL_VM_SERIES=$(SERIES) \
+		$(BIN)/python -m pytest -s -m vm tests/vm
 
 build/objects/.complete: scripts/fetch_objects.py scripts/debian.py
 	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || \

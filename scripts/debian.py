@@ -37,6 +37,49 @@ def mirror() -> str:
     raise FetchError("no Debian mirror in this machine's apt sources")
 
 
+class _Apt:
+    """apt with lists and a cache of its own."""
+
+    def __init__(self, suites: Sequence[str], directory: Path) -> None:
+        self._directory = directory
+        state = directory.resolve() / "apt"
+        for part in ("lists/partial", "cache/archives/partial"):
+            (state / part).mkdir(parents=True, exist_ok=True)
+        sources = state / "sources.list"
+        uri = mirror()
+        sources.write_text(
+            "".join(f"deb [signed-by={_KEYRING}] {uri} {suite} main\n" for suite in suites)
+        )
+        options = {
+            "Dir::Etc::SourceList": sources,
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::Etc::Preferences": "/dev/null",
+            "Dir::Etc::PreferencesParts": "/dev/null",
+            "Dir::State::Lists": state / "lists",
+            "Dir::Cache": state / "cache",
+            "APT::Sandbox::User": "root",
+            "Acquire::Languages": "none",
+        }
+        self._flags = [t for name, value in options.items() for t in ("-o", f"{name}={value}")]
+        self._is_fresh = False
+
+    def ask(self, program: str, *arguments: str) -> str:
+        """Run an apt program on fresh lists and return what it prints."""
+        if not self._is_fresh:
+            _run(["apt-get", *self._flags, "-qq", "update"], self._directory)
+            self._is_fresh = True
+        return _run([program, *self._flags, *arguments], self._directory)
+
+
+def names(suites: Sequence[str], directory: Path) -> list[str]:
+    """Return the names of all packages in some suites.
+
+    Raises:
+        FetchError: apt cannot tell.
+    """
+    return _Apt(suites, directory).ask("apt-cache", "pkgnames").split()
+
+
 def fetch(packages: Sequence[str], suites: Sequence[str], directory: Path) -> list[Path]:
     """Download packages and return their files, in the order of `packages`.
 
@@ -48,35 +91,13 @@ def fetch(packages: Sequence[str], suites: Sequence[str], directory: Path) -> li
     Raises:
         FetchError: apt cannot get one of them.
     """
-    state = directory.resolve() / "apt"
-    for part in ("lists/partial", "cache/archives/partial"):
-        (state / part).mkdir(parents=True, exist_ok=True)
-    sources = state / "sources.list"
-    uri = mirror()
-    sources.write_text(
-        "".join(f"deb [signed-by={_KEYRING}] {uri} {suite} main\n" for suite in suites)
-    )
-    options = {
-        "Dir::Etc::SourceList": sources,
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::Etc::Preferences": "/dev/null",
-        "Dir::Etc::PreferencesParts": "/dev/null",
-        "Dir::State::Lists": state / "lists",
-        "Dir::Cache": state / "cache",
-        "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-    }
-    flags = [text for name, value in options.items() for text in ("-o", f"{name}={value}")]
+    apt = _Apt(suites, directory)
     files = []
-    updated = False
     for package in packages:
-        name = package.partition("/")[0]
-        if not (found := sorted(directory.glob(f"{name}_*.deb"))):
-            if not updated:
-                _run(["apt-get", *flags, "-qq", "update"], directory)
-                updated = True
-            _run(["apt-get", *flags, "-qq", "download", package], directory)
-            found = sorted(directory.glob(f"{name}_*.deb"))
+        pattern = f"{package.partition('/')[0]}_*.deb"
+        if not (found := sorted(directory.glob(pattern))):
+            apt.ask("apt-get", "-qq", "download", package)
+            found = sorted(directory.glob(pattern))
         files.append(found[-1])
     return files
 
@@ -86,11 +107,12 @@ def unpack(package: Path, directory: Path) -> None:
     _run(["dpkg-deb", "-x", str(package.resolve()), str(directory.resolve())], directory)
 
 
-def _run(command: Sequence[str], directory: Path) -> None:
+def _run(command: Sequence[str], directory: Path) -> str:
     try:
-        subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True)
     except FileNotFoundError:
         raise FetchError(f"{command[0]} is not installed") from None
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or ["no reason given"]
         raise FetchError(f"{' '.join(command[:1])}: {lines[-1]}") from None
+    return done.stdout

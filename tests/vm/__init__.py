@@ -1,0 +1,1 @@
+"""Real kernels: Debian's cloud kernels under QEMU, one boot for each kernel and run."""
