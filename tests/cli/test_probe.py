@@ -37,8 +37,8 @@ def test_the_host_values_are_one_json_document_with_json(cli: Cli) -> None:
     assert result["host_values"]["page_size"] == os.sysconf("SC_PAGE_SIZE")
 
 
-def test_probing_for_nothing_is_a_usage_error(cli: Cli) -> None:
-    assert cli("probe").status == 2
+def test_objects_are_for_the_host_values_only(cli: Cli) -> None:
+    assert cli("probe", OBJECT).status == 2
 
 
 def test_what_is_no_object_is_bad_input(cli: Cli, empty_place: Path) -> None:
@@ -78,3 +78,19 @@ def test_values_that_no_machine_has_are_bad_input(
     done = cli("build", path, *options)
     assert (done.status, done.err.count("\n")) == (3, 1)
     assert not (empty_place / "events.bpfseal").exists()
+
+
+def test_the_features_are_three_valued_with_reasons(cli: Cli) -> None:
+    done = cli("--json", "probe")
+    assert done.status == 0
+    (result,) = done.document["results"]
+    assert set(result["findings"]) == {
+        "verification",
+        "kfunc",
+        "loadtime",
+        "exclusive_flag",
+        "map_hash",
+    }
+    for finding in result["findings"].values():
+        assert finding["answer"] in ("yes", "no", "unknown")
+        assert finding["reason"]

@@ -1,10 +1,11 @@
-"""``bpfseal probe``: what this machine and its kernel are like."""
+"""``bpfseal probe``: what this machine and its kernel can do."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,9 @@ from bpfseal.cli.inputs import naming, read_argument, shown
 from bpfseal.cli.options import Options
 from bpfseal.errors import UsageError
 
-SUMMARY: Final = "print the values of this machine that an artifact could depend on"
+SUMMARY: Final = "what this kernel can do for signed loaders, and why not"
+
+_WORDS: Final = {True: "yes", False: "no", None: "unknown"}
 
 
 def configure(options: Options) -> None:
@@ -27,23 +30,64 @@ def configure(options: Options) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """Print the values as the JSON that ``build --as-built-on`` reads."""
+    """Print the kernel's features, or the values for ``build --as-built-on``."""
+    if args.host_values:
+        return _print_host_values(args.inputs, console)
+    if args.inputs:
+        raise UsageError("objects are looked at only with --host-values")
+    return _print_features(console)
+
+
+def _print_features(console: Console) -> int:
+    from bpfseal.kernel.linux.features import running_features
+    from bpfseal.kernel.linux.kernel import LinuxKernel
+    from bpfseal.kernel.linux.trial import verifies_signatures
+
+    kernel = LinuxKernel()
+    features = running_features()
+    findings = {"verification": verifies_signatures(kernel)}
+    findings |= {field.name: getattr(features, field.name) for field in fields(features)}
+    scheme = features.scheme() if findings["verification"].answer is not False else None
+    console.result(
+        kernel=kernel.description,
+        scheme=scheme,
+        findings={
+            name: {"answer": _WORDS[finding.answer], "reason": finding.reason}
+            for name, finding in findings.items()
+        },
+    )
+    console.say(kernel.description)
+    console.table(
+        ("feature", "there", "because"),
+        [
+            (name.replace("_", " "), _WORDS[finding.answer], finding.reason)
+            for name, finding in findings.items()
+        ],
+    )
+    console.verdict(
+        f"signed loaders of scheme {scheme} load here"
+        if scheme
+        else "no signed loader loads here with its metadata checked",
+        good=scheme is not None,
+    )
+    return 0
+
+
+def _print_host_values(inputs: list[str], console: Console) -> int:
     from bpfseal.kernel.linux.host_values import host_values
     from bpfseal.object.model import ExternKind
     from bpfseal.object.reader import read_externs
 
-    if not args.host_values:
-        raise UsageError("nothing to probe for", hint="--host-values")
     symbols: set[str] = set()
     options: set[str] = set()
-    for path in args.inputs:
+    for path in inputs:
         with naming(shown(path)):
             for extern in read_externs(read_argument(path), Path(shown(path)).name):
                 if extern.is_typeless:
                     symbols.add(extern.name)
                 elif extern.kind is ExternKind.KCONFIG:
                     options.add(extern.name)
-    values = host_values(symbols, options if args.inputs else None)
+    values = host_values(symbols, options if inputs else None)
     if console.json:
         console.result(host_values=json.loads(values.to_json()))
     else:

@@ -39,6 +39,8 @@ class Finding:
 class Features:
     """What a kernel has for signed loaders.
 
+    The attributes' names are those that ``bpfseal probe`` prints.
+
     Attributes:
         kfunc: the kfunc ``bpf_loader_verify_metadata`` (May 2026 series).
         loadtime: BPF_PROG_LOAD covers bound maps by the signature (Linux 7.3).

@@ -12,7 +12,8 @@ from bpfseal.kernel.linux.syscalls import (
 )
 
 SESSION: Final = -3
-"""KEY_SPEC_SESSION_KEYRING (include/uapi/linux/keyctl.h)."""
+USER: Final = -4
+"""KEY_SPEC_SESSION_KEYRING and KEY_SPEC_USER_KEYRING (include/uapi/linux/keyctl.h)."""
 
 _KEY_TYPE: Final = "asymmetric"
 _DESCRIPTION: Final = "bpfseal"

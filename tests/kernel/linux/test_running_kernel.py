@@ -1,0 +1,93 @@
+"""The running kernel behind the protocol: only maps and a socket filter, nothing is attached."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bpfseal.bpf.uapi import MapType
+from bpfseal.bundle.model import SignedLoader
+from bpfseal.bundle.sign import sign_loader
+from bpfseal.errors import KernelError
+from bpfseal.kernel.linux.kernel import LinuxKernel
+from bpfseal.kernel.linux.trial import verifies_signatures
+from bpfseal.kernel.load import load
+from bpfseal.kernel.protocol import MapCreate
+from bpfseal.loader import generate
+from bpfseal.loader.model import Loader
+from bpfseal.scheme import SIGNED_SCHEMES
+from bpfseal.signing.keygen import generate as generate_key
+from bpfseal.signing.signer import load_signer
+from support.object_writer import ObjectWriter
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loading BPF programs needs root")
+
+
+def socket_filter(scheme: str) -> Loader:
+    writer = ObjectWriter()
+    writer.add_program("socket", "filter")
+    writer.add_map("counts", type=MapType.HASH, key_size=4, value_size=8, max_entries=4)
+    writer.add_variable("level", ".rodata", (7).to_bytes(4, "little"))
+    return generate(writer.read(), scheme)
+
+
+def fds() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+@pytest.fixture
+def kernel() -> Iterator[LinuxKernel]:
+    before = fds()
+    yield LinuxKernel()
+    assert fds() <= before, "a fd stayed open"
+
+
+def test_an_unsigned_loader_makes_its_maps_and_programs(kernel: LinuxKernel) -> None:
+    skeleton = load(kernel, SignedLoader(socket_filter("unsigned")))
+    assert list(skeleton.map_fds) == ["counts", "rodata"]
+    assert list(skeleton.prog_fds) == ["filter"]
+    opened = [*skeleton.map_fds.values(), *skeleton.prog_fds.values()]
+    assert len(set(opened)) == 3
+    for fd in opened:
+        kernel.close(fd)
+
+
+@pytest.mark.parametrize("scheme", SIGNED_SCHEMES)
+def test_a_refused_loader_leaves_nothing_behind(kernel: LinuxKernel, scheme: str) -> None:
+    """A kernel of another scheme, one without verification, or a key that it does not have."""
+    pair = generate_key("p256", "unknown here")
+    signer = load_signer(pair.private_key_pem, pair.certificate_pem)
+    with pytest.raises(KernelError) as refused:
+        load(kernel, sign_loader(SignedLoader(socket_filter(scheme)), signer))
+    assert refused.value.step in ("map_create", "map_hash", "btf_load", "prog_load")
+
+
+def test_a_refused_program_brings_the_verifiers_reason(kernel: LinuxKernel) -> None:
+    loader = socket_filter("kfunc")
+    with pytest.raises(KernelError) as refused:
+        load(kernel, SignedLoader(loader))
+    assert refused.value.step == "prog_load"
+    assert refused.value.errno_name in ("EINVAL", "ENOENT", "EACCES")
+
+
+def test_a_frozen_map_is_read_only_for_user_space(kernel: LinuxKernel) -> None:
+    fd = kernel.map_create(MapCreate(MapType.ARRAY, "frozen", 4, 8, 1))
+    kernel.map_update(fd, bytes(4), b"contents")
+    kernel.map_freeze(fd)
+    with pytest.raises(KernelError) as refused:
+        kernel.map_update(fd, bytes(4), b"contents")
+    assert refused.value.errno_name == "EPERM"
+    kernel.close(fd)
+
+
+def test_a_closed_fd_is_ebadf(kernel: LinuxKernel) -> None:
+    with pytest.raises(KernelError) as refused:
+        kernel.close(1 << 20)
+    assert refused.value.errno_name == "EBADF"
+
+
+def test_the_trial_load_says_yes_or_no(kernel: LinuxKernel) -> None:
+    assert verifies_signatures(kernel).answer in (True, False)
