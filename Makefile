@@ -4,6 +4,7 @@
 #   make test      all tests
 #   make conformance  build 130 real objects with the reference tool too, and compare every byte
 #   make vm        load real tools on real kernels under QEMU (SERIES=6.18,7.3 names some)
+#   make bench     speed beside the reference tool and openssl, in the same run
 #   make objects   fetch real tools' objects from Debian's libbpf-tools (used by tests and demo)
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ SERIES ?= 6.12,6.17,6.18,6.19,7.0,7.1,7.2,7.3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format objects conformance vm clean
+.PHONY: demo test lint format objects conformance vm bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.demo
@@ -29,6 +30,9 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 
 objects: build/objects/.complete
+
+bench: $(VENV)/ready build/objects/.complete
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark build || exit 1; done
 
 conformance: $(VENV)/ready
 	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || \
