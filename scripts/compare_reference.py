@@ -1,10 +1,8 @@
 """Build real objects with bpfseal and with the reference tool, and compare every byte.
 
-The reference is Debian's bpftool (suite trixie-backports, scheme ``loadtime``). It needs newer
-libraries than some machines have, so it is unpacked with its own and started through their loader.
-Compared are instructions, metadata, exclusive hash and the RSA signature. Objects with 32 and more
-functions are the one known difference: the reference's loaders for them are refused by every
-kernel.
+Compared are instructions, metadata, exclusive hash and the RSA signature in scheme ``loadtime``.
+Objects with 32 and more functions are the one known difference: the reference's loaders for them
+are refused by every kernel.
 
 Usage: compare_reference.py WORK_DIRECTORY
 """
@@ -21,8 +19,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from debian import FetchError, fetch, unpack
+from debian import FetchError
 from fetch_objects import fetch_objects
+from reference import Reference
 
 from bpfseal.bundle.lskel import read_arrays
 from bpfseal.bundle.model import SignedLoader
@@ -36,8 +35,6 @@ from bpfseal.object.reader import read_externs
 from bpfseal.signing.keygen import generate as generate_key
 from bpfseal.signing.signer import Signer, load_signer
 
-REFERENCE = "bpftool/trixie-backports"
-LIBRARIES = ("libc6", "libelf1t64", "libssl3t64", "libzstd1", "zlib1g", "libcap2")
 PACKAGES = (
     ("bookworm", "libbpf-tools"),
     ("trixie", "libbpf-tools"),
@@ -59,26 +56,6 @@ class Comparison:
     outcome: str
     ours: float = 0.0
     reference: float = 0.0
-
-
-class Reference:
-    """The reference tool, unpacked into a folder of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self._root = directory / "reference"
-        self._root.mkdir(parents=True, exist_ok=True)
-        suites = ["trixie", "trixie-backports"]
-        for package in fetch([REFERENCE, *LIBRARIES], suites, directory / "downloads/reference"):
-            unpack(package, self._root)
-        (self._loader,) = self._root.glob("usr/lib*/ld-linux-*.so.2")
-        (libraries,) = self._root.glob("usr/lib/*-linux-gnu/libc.so.6")
-        self._libraries = libraries.parent
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the tool."""
-        tool = self._root / "usr/sbin/bpftool"
-        command = [*map(str, (self._loader, "--library-path", self._libraries, tool)), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def compare(path: Path, reference: Reference, keys: Path, signer: Signer) -> Comparison:

@@ -101,6 +101,16 @@ def repacked(
     return files
 
 
+def encode_files(
+    bundle: Bundle,
+) -> tuple[dict[str, bytes], list[dict[str, Any]], dict[str, Any]]:
+    """Return the blobs of a bundle without its manifests, the manifests, and the index."""
+    files = encode(bundle)
+    index = json.loads(files["index.json"])
+    manifests = [json.loads(files.pop(blob_path(entry))) for entry in index["manifests"]]
+    return files, manifests, index
+
+
 def dumped(document: object) -> bytes:
     return json.dumps(document).encode()
 

@@ -11,11 +11,19 @@ import pytest
 from hypothesis import given
 
 from bpfseal.bundle import store
+from bpfseal.bundle.layout import encode
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
+from bpfseal.bundle.sign import sign_bundle
+from bpfseal.bundle.verify import verify_loader
 from bpfseal.errors import CapabilityError, InputError, UsageError
+from bpfseal.loader import generate
 from bpfseal.loader.model import Loader
+from bpfseal.object import read_object
+from bpfseal.scheme import SIGNED_SCHEMES
+from support.files import EXAMPLE
 
-from .support import BUNDLE, BUNDLES, LOADER, listing
+from .support import BUNDLE, BUNDLES, LOADER, SIGNATURE, listing
+from .verifying import signer, tiny
 
 
 @given(BUNDLES)
@@ -28,10 +36,10 @@ def test_the_same_bundle_packs_to_the_same_bytes(bundle: Bundle) -> None:
     assert store.pack(bundle) == store.pack(store.unpack(store.pack(bundle), "x"))
 
 
-def test_the_packed_form_never_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packed_form_never_changes() -> None:
     # A change here breaks the byte identity of every bundle there is: it takes a new media type.
-    monkeypatch.setattr("bpfseal.bundle.config.__version__", "VERSION")
-    digest = hashlib.sha256(store.pack(BUNDLE)).hexdigest()
+    bundle = Bundle("execsnoop_bpf", (SignedLoader(LOADER, (SIGNATURE,), tool="bpfseal VERSION"),))
+    digest = hashlib.sha256(store.pack(bundle)).hexdigest()
     assert digest == "e2c2c645572a4853c862f9f7be935a21fa9ad94f6a29fb398a9ca288963d66b5"
 
 
@@ -141,6 +149,39 @@ def test_signers_that_share_a_certificate_share_its_blob() -> None:
     signatures = (Signature(b"one", b"cert"), Signature(b"two", b"cert"), Signature(b"three", b""))
     bundle = Bundle("x", (SignedLoader(LOADER, signatures),))
     assert store.unpack(store.pack(bundle), "x") == bundle
+
+
+def test_blobs_that_are_equal_are_stored_once() -> None:
+    obj = read_object(EXAMPLE.read_bytes(), EXAMPLE.name)
+    variants = tuple(SignedLoader(generate(obj, name)) for name in SIGNED_SCHEMES)
+    files = encode(Bundle("exectrace", variants))
+    metadata = {variant.loader.metadata for variant in variants}
+    # Metadata, configs, manifests: the schemes share the first and differ in the others.
+    assert len(metadata) == 1
+    blobs = len(variants) * len(("insns", "config", "manifest")) + len(("metadata", "btf"))
+    assert len(files) == blobs + len(("index.json", "oci-layout"))
+
+
+def test_several_signers_sign_one_variant() -> None:
+    signers = [signer(name) for name in ("one", "two", "three")]
+    bundle = Bundle("tiny", (SignedLoader(tiny("kfunc")),))
+    for each in signers:
+        bundle = sign_bundle(bundle, each, schemes=["kfunc"])
+    again = store.unpack(store.pack(bundle), "x")
+    assert again == bundle
+    for each in signers:
+        assert len(verify_loader(again.variants[0], [each.certificate]).signatures) == 1
+
+
+def test_a_signature_changes_nothing_else_not_even_who_made_the_loader() -> None:
+    made_before = Bundle("tiny", (SignedLoader(tiny("kfunc"), tool="bpfseal 0.0.1"),))
+    before = encode(made_before)
+    after = encode(sign_bundle(made_before, signer(), schemes=["kfunc"]))
+    lost = set(before) - set(after)
+    assert len(lost) == 1  # the manifest
+    assert [name for name in before.keys() & after.keys() if before[name] != after[name]] == [
+        "index.json"
+    ]
 
 
 def test_a_failure_leaves_no_half_file_and_the_old_one_whole(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import pytest
 
 from bpfseal.bundle import media, store
 from bpfseal.bundle.layout import decode, encode
+from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.errors import BpfsealError, InputError, UnsupportedError
 
-from .support import BUNDLE, Change, add_blob, blob_path, packed, repacked
+from .support import BUNDLE, LOADER, Change, add_blob, blob_path, packed, repacked
 
 FUZZ_ROUNDS = 4000
 _SEED = 20261123
@@ -176,6 +177,20 @@ def test_a_signature_beyond_the_limit_is_refused() -> None:
 
     changed = repacked(manifest=change)
     refused(files | changed, "size is not a number from 0 to 65536")
+
+
+def test_there_are_at_most_so_many_signatures() -> None:
+    signatures = tuple(Signature(b"%d" % number, b"") for number in range(33))
+    with pytest.raises(InputError, match="more than 32 signatures"):
+        encode(Bundle("x", (SignedLoader(LOADER, signatures),)))
+    assert encode(Bundle("x", (SignedLoader(LOADER, signatures[:32]),)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be", "utf-8-sig"])
+def test_json_is_in_utf_8(encoding: str) -> None:
+    # Python would read the others too, other readers would not: nobody may see something else.
+    files = encode(BUNDLE)
+    refused(files | {"index.json": files["index.json"].decode().encode(encoding)}, "not valid JSON")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from bpfseal.bundle.model import Bundle, Signature
+from bpfseal.bundle.sign import payload_of
 from bpfseal.bundle.store import read_bundle, write_bundle
 from bpfseal.scheme import SIGNED_SCHEMES
+from bpfseal.signing import cms
+from bpfseal.signing.signer import load_signer
 
 from .support import OBJECT, Cli, Keys, listing, make_keys
 
@@ -35,6 +38,16 @@ def with_changed(path: str, **parts: bytes) -> str:
     changed = replace(variant, loader=replace(variant.loader, **parts))  # type: ignore[arg-type]
     write_bundle(replace(bundle, variants=(changed,)), "changed.bpfseal")
     return "changed.bpfseal"
+
+
+def signed_anyway(path: str, keys: Keys) -> str:
+    """Sign a bundle's loader, which ``bpfseal sign`` refuses, in place."""
+    bundle = read_bundle(Path(path))
+    (variant,) = bundle.variants
+    signer = load_signer(keys.private_key.read_bytes(), keys.certificate.read_bytes())
+    made = Signature(cms.build(payload_of(variant.loader), signer), signer.certificate.der)
+    write_bundle(replace(bundle, variants=(variant.with_signature(made),)), path)
+    return path
 
 
 # keygen
@@ -84,6 +97,51 @@ def test_build_makes_a_variant_for_each_scheme_that_can_be_signed(cli: Cli) -> N
     assert cli("build", OBJECT).status == 0
     variants = read_bundle(Path("exectrace.bpfseal")).variants
     assert tuple(variant.loader.scheme_name for variant in variants) == SIGNED_SCHEMES
+
+
+@pytest.mark.parametrize("verb", ["build", "sign"])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--scheme", "inline"), ("inline",)),
+        (("--scheme", "inline", "--inline-revision", "hardened"), ("inline",)),
+        (("--scheme", "inline", "--inline-revision", "original"), ("inline-original",)),
+        (("--scheme", "inline", "--inline-revision", "both"), ("inline-original", "inline")),
+        (("--scheme", "inline-original"), ("inline-original",)),
+        ((), ("kfunc", "inline-original", "inline", "loadtime")),
+        (("--inline-revision", "both"), ("kfunc", "inline-original", "inline", "loadtime")),
+        (("--inline-revision", "hardened"), ("kfunc", "inline", "loadtime")),
+        (("--inline-revision", "original"), ("kfunc", "inline-original", "loadtime")),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_inline_means_the_hardened_revision_unless_another_is_named(
+    cli: Cli, keys: Keys, verb: str, options: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    signing = keys.signing if verb == "sign" else ()
+    assert cli(verb, OBJECT, *signing, *options, "-o", "a").status == 0
+    found = read_bundle(Path("a")).variants
+    assert tuple(variant.loader.scheme_name for variant in found) == expected
+
+
+def test_of_a_bundle_the_other_revision_is_not_signed(cli: Cli, keys: Keys) -> None:
+    cli("build", OBJECT, "-o", "a")
+    assert cli("sign", "a", *keys.signing, "--inline-revision", "original", "-o", "b").status == 0
+    variants = read_bundle(Path("b")).variants
+    signed = [variant.loader.scheme_name for variant in variants if variant.signatures]
+    assert signed == ["kfunc", "inline-original", "loadtime"]
+    cli("build", OBJECT, "--scheme", "inline", "-o", "c")
+    done = cli("sign", "c", *keys.signing, "--scheme", "inline", "--inline-revision", "both")
+    assert done.status == 2
+    assert "no variant for scheme inline-original" in done.err
+    assert cli("sign", "c", *keys.signing, "--inline-revision", "original").status == 2
+
+
+@pytest.mark.parametrize("scheme", ["kfunc", "inline-original"])
+def test_a_revision_beside_a_scheme_that_has_none_is_a_usage_error(cli: Cli, scheme: str) -> None:
+    done = cli("build", OBJECT, "--scheme", scheme, "--inline-revision", "both")
+    assert done.status == 2
+    assert f"--inline-revision with --scheme {scheme}" in done.err
 
 
 def test_build_is_deterministic(cli: Cli) -> None:
@@ -248,8 +306,7 @@ def test_a_signed_loader_without_a_check_of_its_metadata_does_not_verify(
     cli: Cli, keys: Keys, unsigned: str
 ) -> None:
     exit_only = bytes.fromhex("b700000000000000 9500000000000000")
-    changed = with_changed(unsigned, insns=exit_only)
-    cli("sign", changed, *keys.signing)
+    changed = signed_anyway(with_changed(unsigned, insns=exit_only), keys)
     done = cli("verify", changed, "--certificate", keys.certificate)
     assert done.status == 1
     assert "carry no digest of the metadata" in done.out
@@ -260,8 +317,7 @@ def test_a_signed_loader_with_a_foreign_btf_does_not_verify(
 ) -> None:
     btf = read_bundle(Path(unsigned)).variant("kfunc").loader.btf
     foreign = btf.replace(b"bpf_loader_verify_metadata", b"bpf_loader_verify_anything")
-    changed = with_changed(unsigned, btf=foreign)
-    cli("sign", changed, *keys.signing)
+    changed = signed_anyway(with_changed(unsigned, btf=foreign), keys)
     done = cli("verify", changed, "--certificate", keys.certificate)
     assert done.status == 1
     assert "loader BTF" in done.out

@@ -9,7 +9,7 @@ from bpfseal.btf.kinds import Kind
 from bpfseal.errors import UnsupportedError
 from bpfseal.loader import generate
 from bpfseal.loader.model import Loader
-from support.loader_reading import Value, helper_calls, only
+from support.loader_reading import helper_calls, only, reading
 from support.object_writer import ObjectWriter
 
 
@@ -52,7 +52,7 @@ def test_the_target_is_looked_up_by_its_kernel_name(section: str, target: str, k
     (program,) = loader.programs
     assert (program.section, program.attach_target) == (section, target)
     load = only(loader, Cmd.PROG_LOAD)
-    assert load.written["attach_btf_id"] == Value("result", Helper.BTF_FIND_BY_NAME_KIND)
+    assert reading(loader).attach_target(load) == target
     assert load.written["attach_btf_obj_fd"].kind == "result"
 
 

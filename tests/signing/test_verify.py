@@ -55,7 +55,8 @@ def both(tmp_path: Path, *options: str) -> bytes:
 @pytest.mark.parametrize("key_type", ["rsa2048", "rsa4096", "p256", "p384"])
 def test_a_signature_of_a_trusted_key_verifies(key_type: str, hash_name: str) -> None:
     result = verified(cms.build(PAYLOAD, signer(key_type), hash_name), key_type=key_type)
-    assert result == VerifiedSignature(certificate(key_type), hash_name, ())
+    assert (result.certificate, result.digest) == (certificate(key_type), hash_name)
+    assert (result.notes, result.problems, result.found_by) == ((), (), "key id")
 
 
 @pytest.mark.parametrize("key_type", ["rsa2048", "p256"])
@@ -63,7 +64,9 @@ def test_a_signature_of_a_trusted_key_verifies(key_type: str, hash_name: str) ->
 def test_openssls_signature_verifies_by_key_id_and_by_issuer_and_serial(
     key_type: str, options: tuple[str, ...]
 ) -> None:
-    assert verified(openssl_sign(pair(key_type), PAYLOAD, *options), key_type=key_type).notes == ()
+    result = verified(openssl_sign(pair(key_type), PAYLOAD, *options), key_type=key_type)
+    assert result.notes == ()
+    assert result.found_by == ("key id" if options == PROFILE else "issuer and serial number")
 
 
 def test_embedded_certificates_verify_with_a_note() -> None:
@@ -88,33 +91,37 @@ def test_a_weak_digest_verifies_with_a_note(digest: str) -> None:
     assert note.startswith(f"digest {digest}")
 
 
-def test_an_ecdsa_algorithm_of_another_digest_verifies_with_a_note() -> None:
+def test_an_ecdsa_algorithm_of_another_digest_is_refused_although_kernels_take_it() -> None:
     value = signer("p256").sign(PAYLOAD, "sha256")
     der = cms.assemble(value, certificate("p256"), "ecdsa", "sha256")
     ecdsa_with_sha256 = bytes.fromhex("2a8648ce3d040302")
     ecdsa_with_sha384 = bytes.fromhex("2a8648ce3d040303")
-    result = verified(der.replace(ecdsa_with_sha256, ecdsa_with_sha384), key_type="p256")
-    assert result.notes == (
-        "the signature algorithm is not ECDSA with sha256, the digest that was used",
-    )
+    changed = der.replace(ecdsa_with_sha256, ecdsa_with_sha384)
+    with pytest.raises(VerificationError, match="not ECDSA with sha256, the digest in use"):
+        verified(changed, key_type="p256")
+    assert verify_signature(changed, PAYLOAD, [certificate("p256")], as_kernel=True)
 
 
-def test_a_list_of_digests_without_the_one_used_verifies_with_a_note() -> None:
+def test_a_list_of_digests_without_the_one_used_is_refused_although_kernels_take_it() -> None:
     sha256, sha384 = bytes.fromhex("608648016503040201"), bytes.fromhex("608648016503040202")
     der = cms.build(PAYLOAD, signer(RSA)).replace(sha256, sha384, 1)
-    (note,) = verified(der).notes
-    assert note == "digest sha256 is not among those that the message announces"
+    with pytest.raises(VerificationError, match="announces the digests sha384 and uses sha256"):
+        verified(der)
+    assert verify_signature(der, PAYLOAD, [certificate(RSA)], as_kernel=True)
 
 
-def test_a_doubtful_certificate_verifies_with_a_note(tmp_path: Path) -> None:
+def test_a_doubtful_certificate_verifies_and_its_problems_stand_apart(tmp_path: Path) -> None:
     made = issued(tmp_path, "plain")
     trusted = [Certificate.from_der(made.certificate_der)]
     result = verify_signature(openssl_sign(made, PAYLOAD, *PROFILE), PAYLOAD, trusted)
-    assert result.notes == ("certificate CN=plain: no keyUsage: it should say digitalSignature",)
+    assert result.problems == ("no keyUsage: it should say digitalSignature",)
+    assert result.notes == ()
 
 
 def test_an_empty_signature_is_ebadmsg() -> None:
-    assert refused(b"").errno == errno.EBADMSG
+    error = refused(b"")
+    assert error.errno == errno.EBADMSG
+    assert error.hint == "-EINVAL on 7.3, 7.3+bpf-keyring"
 
 
 def test_a_signature_of_more_than_8192_bytes_is_einval() -> None:
@@ -160,10 +167,14 @@ def test_rsa_pss_is_enopkg() -> None:
     assert refused(der).errno == errno.ENOPKG
 
 
-@pytest.mark.parametrize("digest", ["md5", "sha3-256"])
-def test_a_digest_that_kernels_lack_is_enopkg(digest: str) -> None:
-    der = openssl_sign(pair(RSA), PAYLOAD, *PROFILE, "-md", digest)
-    assert refused(der).errno == errno.ENOPKG
+@pytest.mark.parametrize(
+    ("digest", "hint"), [("md5", ""), ("sha3-256", "only 6.18, 6.19, 7.0 have sha3-256")]
+)
+def test_a_digest_that_kernels_lack_is_enopkg_and_says_which_have_it(
+    digest: str, hint: str
+) -> None:
+    error = refused(openssl_sign(pair(RSA), PAYLOAD, *PROFILE, "-md", digest))
+    assert (error.errno, error.hint) == (errno.ENOPKG, hint)
 
 
 def test_a_kernel_with_more_digests_takes_them() -> None:

@@ -207,3 +207,25 @@ PROG_RUN = _layout(
 )
 
 OBJ_GET_INFO_BY_FD = _layout(("bpf_fd", 0, 4), ("info_len", 4, 4), ("info", 8, 8))
+
+MAP_INFO = _layout(
+    ("type", 0, 4),
+    ("id", 4, 4),
+    ("key_size", 8, 4),
+    ("value_size", 12, 4),
+    ("max_entries", 16, 4),
+    ("map_flags", 20, 4),
+    ("name", 24, 16, "bytes"),
+    ("ifindex", 40, 4),
+    ("btf_vmlinux_value_type_id", 44, 4),
+    ("netns_dev", 48, 8),
+    ("netns_ino", 56, 8),
+    ("btf_id", 64, 4),
+    ("btf_key_type_id", 68, 4),
+    ("btf_value_type_id", 72, 4),
+    ("btf_vmlinux_id", 76, 4),
+    ("map_extra", 80, 8),
+    ("hash", 88, 8),
+    ("hash_size", 96, 4),
+)
+"""``struct bpf_map_info``, which OBJ_GET_INFO_BY_FD fills for a map."""

@@ -192,15 +192,37 @@ class ProgFlag(IntFlag):
 
 
 class Helper(IntEnum):
-    """Ids of the helpers that loaders call, ``__BPF_FUNC_MAPPER``."""
+    """Ids of the helpers that loaders and other SYSCALL programs call, ``__BPF_FUNC_MAPPER``."""
 
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    PROBE_READ = 4
+    KTIME_GET_NS = 5
     TRACE_PRINTK = 6
+    GET_PRANDOM_U32 = 7
+    GET_SMP_PROCESSOR_ID = 8
+    GET_CURRENT_PID_TGID = 14
+    GET_CURRENT_UID_GID = 15
+    GET_CURRENT_COMM = 16
+    GET_NUMA_NODE_ID = 42
+    PROBE_READ_STR = 45
+    GET_CURRENT_CGROUP_ID = 80
+    STRTOL = 105
+    STRTOUL = 106
+    PROBE_READ_USER = 112
     PROBE_READ_KERNEL = 113
+    PROBE_READ_USER_STR = 114
+    PROBE_READ_KERNEL_STR = 115
+    JIFFIES64 = 118
+    KTIME_GET_BOOT_NS = 125
     COPY_FROM_USER = 148
     SYS_BPF = 166
     BTF_FIND_BY_NAME_KIND = 167
     SYS_CLOSE = 168
     KALLSYMS_LOOKUP_NAME = 179
+    STRNCMP = 182
+    KTIME_GET_TAI_NS = 208
 
 
 OBJ_NAME_LEN: Final = 16

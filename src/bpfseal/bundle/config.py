@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpfseal import __version__
 from bpfseal.bpf.insn import ByteOrder
 from bpfseal.bundle.fields import Fields, Json, canonical, parse
 from bpfseal.bundle.media import MAX_ENTRIES
@@ -16,17 +15,22 @@ _U32 = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A loader without its bytes."""
+    """A loader without its bytes.
+
+    Attributes:
+        tool: the name and version of what made the loader.
+    """
 
     scheme_name: str
     name: str
     byteorder: ByteOrder
     maps: tuple[MapEntry, ...]
     programs: tuple[ProgramEntry, ...]
+    tool: str
 
 
-def encode_config(loader: Loader) -> bytes:
-    """Return the config blob of a loader."""
+def encode_config(loader: Loader, tool: str) -> bytes:
+    """Return the config blob of a loader that `tool` made."""
     maps: list[Json] = [
         {
             "name": entry.name,
@@ -58,7 +62,7 @@ def encode_config(loader: Loader) -> bytes:
             "byteorder": loader.byteorder,
             "maps": maps,
             "programs": programs,
-            "tool": f"bpfseal {__version__}",
+            "tool": tool,
         }
     )
 
@@ -81,8 +85,8 @@ def decode_config(data: bytes, where: str) -> Config:
         programs=tuple(
             _program_entry(entry) for entry in fields.objects("programs", limit=MAX_ENTRIES)
         ),
+        tool=fields.text("tool"),
     )
-    fields.text("tool")
     fields.finish()
     return config
 

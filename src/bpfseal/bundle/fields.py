@@ -40,10 +40,10 @@ def parse(data: bytes, where: str) -> Fields:
     """Parse a JSON document whose top is an object.
 
     Raises:
-        InputError: it is not one, or a key occurs twice.
+        InputError: it is not one, it is not in UTF-8 (RFC 8259 section 8.1), or a key occurs twice.
     """
     try:
-        value = json.loads(data, object_pairs_hook=_unique)
+        value = json.loads(data.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         reason = str(error) or "nested too deeply"
         raise InputError(f"not valid JSON: {reason}", where=where) from None

@@ -1,8 +1,9 @@
 """A bundle as the files of an OCI image layout, and back.
 
 The layout is a mapping of relative paths to contents; `bpfseal.bundle.store` puts it into one file
-or a directory. The reader trusts nothing: each blob's digest and size, each media type, each field,
-and that no file is left over that nothing refers to.
+or a directory, `bpfseal.bundle.registry` into an OCI registry. The reader trusts nothing: each
+blob's digest and size, each media type, each field, and that no file is left over that nothing
+refers to.
 
 Example:
     >>> from bpfseal.bundle.model import Bundle
@@ -12,10 +13,12 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bundle import media
@@ -25,7 +28,34 @@ from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.errors import InputError, UnsupportedError
 from bpfseal.loader.model import Loader
 
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+"""A digest as it is written in descriptors and references."""
+
+LAYOUT_DOCUMENT = canonical({"imageLayoutVersion": media.LAYOUT_VERSION})
+"""What ``oci-layout`` holds."""
+
+
+class Source(Protocol):
+    """Where a reader gets a layout from. The reader checks what it is given."""
+
+    def document(self, path: str) -> bytes:
+        """Return ``index.json`` or ``oci-layout``.
+
+        Raises:
+            InputError: it is missing.
+        """
+
+    def blob(self, media_type: str, digest: str, size: int) -> bytes:
+        """Return the content that a descriptor names.
+
+        Args:
+            media_type: one of `bpfseal.bundle.media.SIZE_LIMITS`.
+            digest: ``sha256:`` and 64 hexadecimal digits.
+            size: how many bytes it should have, within the limit of the media type.
+
+        Raises:
+            InputError: it is missing.
+        """
 
 
 def encode(bundle: Bundle) -> dict[str, bytes]:
@@ -46,7 +76,7 @@ def encode(bundle: Bundle) -> dict[str, bytes]:
         }
     )
     writer.files[media.INDEX_FILE] = index
-    writer.files[media.LAYOUT_FILE] = canonical({"imageLayoutVersion": media.LAYOUT_VERSION})
+    writer.files[media.LAYOUT_FILE] = LAYOUT_DOCUMENT
     files = dict(sorted(writer.files.items()))
     decode(files, bundle.name)  # what no reader would take is not written
     return files
@@ -62,7 +92,35 @@ def decode(files: Mapping[str, bytes], where: str) -> Bundle:
     Raises:
         InputError: anything in it that is missing, wrong, unknown or left over.
     """
-    return _Reader(files, where).bundle()
+    source = Files(files)
+    bundle = read(source, where)
+    if left_over := sorted(set(files) - source.reached):
+        raise InputError("nothing refers to this file", where=f"{where}: {left_over[0]}")
+    return bundle
+
+
+def read(source: Source, where: str) -> Bundle:
+    """Return the bundle that a source holds.
+
+    Args:
+        source: where the documents and blobs come from; each is asked for when a document that is
+            already checked refers to it.
+        where: the name of the bundle, for error messages.
+
+    Raises:
+        InputError: anything in it that is missing, wrong or unknown.
+    """
+    return _Reader(source, where).bundle()
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest of a content as descriptors write it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def blob_path(digest: str) -> str:
+    """Return the path of the blob with a checked digest."""
+    return f"{media.BLOB_FOLDER}/{digest.removeprefix('sha256:')}"
 
 
 def is_layout_path(path: str) -> bool:
@@ -73,6 +131,36 @@ def is_layout_path(path: str) -> bool:
     return folder == media.BLOB_FOLDER and re.fullmatch("[0-9a-f]{64}", name) is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a layout as a `Source`.
+
+    Attributes:
+        files: contents by path relative to the layout.
+        reached: the paths that were asked for.
+    """
+
+    files: Mapping[str, bytes]
+    reached: set[str] = field(default_factory=set)
+
+    def document(self, path: str) -> bytes:
+        """Return a document; see `Source.document`."""
+        data = self.files.get(path)
+        if data is None:
+            raise InputError("missing", hint="is this a bundle?")
+        self.reached.add(path)
+        return data
+
+    def blob(self, media_type: str, digest: str, size: int) -> bytes:  # noqa: ARG002 - Source
+        """Return a blob; see `Source.blob`."""
+        path = blob_path(digest)
+        data = self.files.get(path)
+        if data is None:
+            raise InputError(f"blob {digest} is missing")
+        self.reached.add(path)
+        return data
+
+
 @dataclass(slots=True)
 class _Writer:
     """Collects blobs under their digests."""
@@ -81,11 +169,11 @@ class _Writer:
 
     def blob(self, media_type: str, data: bytes, **annotations: str) -> dict[str, Json]:
         """Add a blob and return its descriptor."""
-        digest = hashlib.sha256(data).hexdigest()
-        self.files[f"{media.BLOB_FOLDER}/{digest}"] = data
+        digest = digest_of(data)
+        self.files[blob_path(digest)] = data
         descriptor: dict[str, Json] = {
             "mediaType": media_type,
-            "digest": f"sha256:{digest}",
+            "digest": digest,
             "size": len(data),
         }
         if annotations:
@@ -110,8 +198,7 @@ class _Writer:
         for signature in variant.signatures:
             annotations = {}
             if signature.certificate:
-                digest = hashlib.sha256(signature.certificate).hexdigest()
-                annotations[media.CERTIFICATE_ANNOTATION] = f"sha256:{digest}"
+                annotations[media.CERTIFICATE_ANNOTATION] = digest_of(signature.certificate)
             layers.append(self.blob(media.SIGNATURE_TYPE, signature.cms, **annotations))
         layers.extend(certificates.values())
         manifest = canonical(
@@ -119,7 +206,7 @@ class _Writer:
                 "schemaVersion": 2,
                 "mediaType": media.MANIFEST_TYPE,
                 "artifactType": media.LOADER_ARTIFACT_TYPE,
-                "config": self.blob(media.CONFIG_TYPE, encode_config(loader)),
+                "config": self.blob(media.CONFIG_TYPE, encode_config(loader, variant.tool)),
                 "layers": layers,
             }
         )
@@ -141,12 +228,11 @@ class _Blob:
 
 
 class _Reader:
-    """Follows the references from ``index.json`` and remembers which files were reached."""
+    """Follows the references from ``index.json``."""
 
-    def __init__(self, files: Mapping[str, bytes], where: str) -> None:
-        self._files = files
+    def __init__(self, source: Source, where: str) -> None:
+        self._source = source
         self._where = where
-        self._reached: set[str] = set()
 
     def bundle(self) -> Bundle:
         layout = self._document(media.LAYOUT_FILE)
@@ -168,19 +254,14 @@ class _Reader:
             if any(scheme_name == other.loader.scheme_name for other in variants):
                 raise InputError(f"two variants for scheme {scheme_name}", where=entry.where)
             variants.append(variant)
-
-        if left_over := sorted(set(self._files) - self._reached):
-            raise InputError("nothing refers to this file", where=f"{self._where}: {left_over[0]}")
         return Bundle(name, tuple(variants))
 
     def _document(self, path: str) -> Fields:
-        data = self._files.get(path)
         where = f"{self._where}: {path}"
-        if data is None:
-            raise InputError("missing", where=where, hint="is this a bundle?")
+        with _naming(where):
+            data = self._source.document(path)
         if len(data) > media.MAX_INDEX_SIZE:
             raise InputError(f"larger than {media.MAX_INDEX_SIZE} bytes", where=where)
-        self._reached.add(path)
         return parse(data, where)
 
     def _blob(self, descriptor: Fields, *media_types: str) -> _Blob:
@@ -193,8 +274,7 @@ class _Reader:
                 hint="a newer version of bpfseal?",
             )
         digest = descriptor.text("digest")
-        matched = _DIGEST.fullmatch(digest)
-        if not matched:
+        if not DIGEST.fullmatch(digest):
             raise InputError("digest is not sha256: and 64 hexadecimal digits", where=where)
         size = descriptor.number("size", high=media.SIZE_LIMITS[media_type])
         annotations = descriptor.texts("annotations")
@@ -202,15 +282,12 @@ class _Reader:
             descriptor.text("artifactType", choices=(media.LOADER_ARTIFACT_TYPE,))
         descriptor.finish()
 
-        path = f"{media.BLOB_FOLDER}/{matched[1]}"
-        data = self._files.get(path)
-        if data is None:
-            raise InputError(f"blob {digest} is missing", where=where)
+        with _naming(where):
+            data = self._source.blob(media_type, digest, size)
         if len(data) != size:
             raise InputError(f"blob has {len(data)} bytes, not {size}", where=where)
-        if hashlib.sha256(data).hexdigest() != matched[1]:
+        if digest_of(data) != digest:
             raise InputError(f"content does not match {digest}", where=where)
-        self._reached.add(path)
         return _Blob(media_type, digest, data, annotations, where)
 
     def _variant(self, descriptor: Fields) -> SignedLoader:
@@ -258,7 +335,7 @@ class _Reader:
         if loader.scheme.has_loader_btf != bool(btf):
             has = "needs" if loader.scheme.has_loader_btf else "has no"
             raise InputError(f"scheme {config.scheme_name} {has} loader BTF", where=blob.where)
-        return SignedLoader(loader, layers.signatures())
+        return SignedLoader(loader, layers.signatures(), config.tool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +360,7 @@ class _Layers:
         """The signatures, each with the certificate that its annotation names."""
         certificates = {blob.digest: blob.data for blob in self.of(media.CERTIFICATE_TYPE)}
         used = set()
-        signatures = []
+        signatures: list[Signature] = []
         for blob in self.of(media.SIGNATURE_TYPE):
             digest = blob.annotations.get(media.CERTIFICATE_ANNOTATION, "")
             if digest and digest not in certificates:
@@ -292,7 +369,19 @@ class _Layers:
             signatures.append(Signature(blob.data, certificates.get(digest, b"")))
         if certificates.keys() - used:
             raise InputError("a certificate that no signature names", where=self.where)
+        if len(signatures) > media.MAX_SIGNATURES:
+            raise InputError(f"more than {media.MAX_SIGNATURES} signatures", where=self.where)
         return tuple(signatures)
+
+
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Name the place in the layout that a source's error is about."""
+    try:
+        yield
+    except InputError as error:
+        error.where = error.where or where
+        raise
 
 
 def _check_version(document: Fields, media_type: str, artifact_type: str) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
+from bpfseal import __version__
 from bpfseal.errors import UsageError
 from bpfseal.loader.model import Loader
+
+TOOL: Final = f"bpfseal {__version__}"
+"""What makes the loaders of this version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +29,18 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class SignedLoader:
-    """A loader with the signatures made over it; without any it is unsigned."""
+    """A loader with the signatures made over it; without any it is unsigned.
+
+    Attributes:
+        loader: the loader.
+        signatures: one for each signer, in the order in which they signed.
+        tool: the name and version of what made the loader. Signing keeps it, so that a signature
+            changes nothing else in a bundle.
+    """
 
     loader: Loader
     signatures: tuple[Signature, ...] = ()
+    tool: str = TOOL
 
     def with_signature(self, signature: Signature) -> SignedLoader:
         """Return the same loader with one more signature."""

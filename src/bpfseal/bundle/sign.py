@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from bpfseal.bundle.downgrade import refuse_traps, refuse_unchecked_signing
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.errors import UsageError
 from bpfseal.loader.model import Loader
@@ -38,9 +39,13 @@ def sign_loader(signed: SignedLoader, signer: Signer, *, hash_name: str = "sha25
 
     Raises:
         UsageError: the loader is of a scheme without a signature.
+        DowngradeTrapError: some kernel would load it with metadata that nobody checks, or does so
+            with a signature that is there already.
     """
     if not signed.loader.scheme.signed_parts:
         raise UsageError(f"scheme {signed.loader.scheme_name} has no signature")
+    refuse_unchecked_signing(signed.loader)
+    refuse_traps(signed)
     signature = Signature(
         cms=cms.build(payload_of(signed.loader), signer, hash_name),
         certificate=signer.certificate.der,

@@ -9,6 +9,7 @@ Example:
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from bpfseal.bundle import media
@@ -47,9 +48,24 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         InputError: it cannot be read or is not a bundle.
     """
+    return decode(read_layout(path), str(path))
+
+
+def read_layout(path: Path) -> dict[str, bytes]:
+    """Read the files of a bundle, as they are; nothing in them is checked yet.
+
+    Args:
+        path: a bundle in one file or a directory.
+
+    Returns:
+        Contents by path relative to the layout.
+
+    Raises:
+        InputError: it cannot be read, or has files that no bundle has.
+    """
     if path.is_dir():
-        return decode(_read_directory(path), str(path))
-    return unpack(read_file(path, limit=media.MAX_BUNDLE_SIZE), str(path))
+        return _read_directory(path)
+    return read_tar(read_file(path, limit=media.MAX_BUNDLE_SIZE), str(path))
 
 
 def write_bundle(bundle: Bundle, path: Path | str) -> None:
@@ -62,11 +78,21 @@ def write_bundle(bundle: Bundle, path: Path | str) -> None:
         UsageError: the directory holds something that is not a bundle.
         CapabilityError: it cannot be written.
     """
+    write_layout(encode(bundle), path)
+
+
+def write_layout(files: Mapping[str, bytes], path: Path | str) -> None:
+    """Write the files of a bundle as they are; see `write_bundle`.
+
+    Raises:
+        UsageError: the directory holds something that is not a bundle.
+        CapabilityError: it cannot be written.
+    """
     target = Path(path)
     if target.is_dir() or os.fspath(path).endswith("/"):
-        write_directory(encode(bundle), target, marker=media.LAYOUT_FILE)
+        write_directory(files, target, marker=media.LAYOUT_FILE)
     else:
-        write_files({target: pack(bundle)})
+        write_files({target: write_tar(files)})
 
 
 def _read_directory(root: Path) -> dict[str, bytes]:

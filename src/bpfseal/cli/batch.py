@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from bpfseal.cli.console import Console, error_fields
 from bpfseal.cli.inputs import STDIO
 from bpfseal.errors import BpfsealError, UsageError
+
+_PACKAGE: Final = "bpfseal."
+_MAX_CHUNK: Final = 8
+"""How many tasks a worker takes at once, so that the progress bar still moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,14 @@ def _outcomes(
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    # Not forked: a progress bar runs in a thread of its own.
+    # Not forked: a progress bar runs in a thread of its own. The first task is done here, so that
+    # the server that forks knows which modules the others need, and loads them once.
+    yield attempt(tasks[0])
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in sys.modules if name.startswith(_PACKAGE)])
+    chunk = max(1, min(_MAX_CHUNK, len(tasks) // (4 * jobs)))
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        yield from pool.map(attempt, tasks)
+        yield from pool.map(attempt, tasks[1:], chunksize=chunk)
 
 
 def _attempt(work: Callable[[Task], Done], task: Task) -> Done | BpfsealError:

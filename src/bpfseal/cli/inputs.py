@@ -1,28 +1,25 @@
-"""What a verb reads: objects, bundles, certificates and keys, from files or ``-`` for stdin."""
+"""What a verb reads: objects, bundles and certificates, from files or ``-`` for stdin."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bpfseal.bundle.files import read_file
 from bpfseal.bundle.media import MAX_BUNDLE_SIZE
-from bpfseal.cli.options import Options
 from bpfseal.errors import BpfsealError, InputError, UsageError
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
 
 if TYPE_CHECKING:
     from bpfseal.bundle.model import Bundle, SignedLoader
+    from bpfseal.cli.options import Options
     from bpfseal.object.target import TargetValues
-    from bpfseal.signing.certificate import Certificate
-    from bpfseal.signing.signer import Signer
+    from bpfseal.signing.trust import TrustStore
 
 STDIO: Final = "-"
 STDIN: Final = "stdin"
@@ -30,9 +27,21 @@ ALL: Final = "all"
 SCHEME_CHOICES: Final = (*SCHEMES, ALL)
 """All schemes; of an object, ``all`` generates those that can be signed."""
 
+INLINE_REVISIONS: Final = {
+    "original": ("inline-original",),
+    "hardened": ("inline",),
+    "both": ("inline-original", "inline"),
+}
+"""The schemes that ``--inline-revision`` chooses from."""
+
 CERTIFICATE_SUFFIXES: Final = (".pem", ".der", ".crt", ".cer", ".x509")
-_KEY_LIMIT: Final = 1 << 20
+KEY_LIMIT: Final = 1 << 20
+"""Bytes of the largest file of keys, certificates, passphrases and signatures that is read."""
+
 _ELF_MAGIC: Final = b"\x7fELF"
+_LSKEL_INCLUDE: Final = b"#include <bpf/skel_internal.h>"
+_LSKEL_HEAD: Final = 4096
+"""Every C light skeleton has this line within so many bytes from its start."""
 
 
 def read_argument(path: str, *, limit: int = MAX_BUNDLE_SIZE) -> bytes:
@@ -68,14 +77,48 @@ def naming(path: str) -> Iterator[None]:
         raise
 
 
-def read_input(path: str, scheme: str = ALL, target: TargetValues | None = None) -> Bundle:
-    """Read an object or a bundle; an object becomes an unsigned bundle.
+def add_revision_option(options: Options) -> None:
+    """Declare the option that `scheme_names` interprets beside ``--scheme``."""
+    options.add(
+        "--inline-revision",
+        choices=tuple(INLINE_REVISIONS),
+        help="which loaders are meant by inline, with --scheme inline (else: hardened) or all "
+        "(else: both)",
+    )
+
+
+def scheme_names(scheme: str, revision: str | None = None) -> tuple[str, ...]:
+    """Return the schemes that ``--scheme`` and ``--inline-revision`` ask for.
+
+    Raises:
+        UsageError: a revision beside a scheme that has none.
+    """
+    if revision is None:
+        return SIGNED_SCHEMES if scheme == ALL else (scheme,)
+    chosen = INLINE_REVISIONS[revision]
+    if scheme == "inline":
+        return chosen
+    if scheme == ALL:
+        others = set(INLINE_REVISIONS["both"]).difference(chosen)
+        return tuple(name for name in SIGNED_SCHEMES if name not in others)
+    raise UsageError(f"--inline-revision with --scheme {scheme}", hint="--scheme inline or all")
+
+
+def read_input(
+    path: str,
+    scheme: str = ALL,
+    target: TargetValues | None = None,
+    *,
+    revision: str | None = None,
+) -> Bundle:
+    """Read an object, a bundle or a C light skeleton; an object becomes an unsigned bundle.
 
     Args:
         path: a file, a bundle directory or ``-``.
         scheme: what to generate from an object: the name of a scheme, or ``all`` that can be
             signed.
         target: what an object may want to know of the machines that load it.
+        revision: which inline loaders to generate; see `scheme_names`.
 
     Raises:
         InputError: neither an object nor a bundle, or malformed.
@@ -88,9 +131,13 @@ def read_input(path: str, scheme: str = ALL, target: TargetValues | None = None)
     where = shown(path)
     with naming(where):
         if data.startswith(_ELF_MAGIC):
-            return build_bundle(data, Path(where).name, scheme, target)
+            return build_bundle(data, Path(where).name, scheme, target, revision=revision)
         if not data:
             raise InputError("empty file")
+        if _LSKEL_INCLUDE in data[:_LSKEL_HEAD]:
+            from bpfseal.bundle.lskel_import import import_header
+
+            return import_header(data, where)
         return unpack(data, where)
 
 
@@ -100,6 +147,7 @@ def build_bundle(
     scheme: str,
     target: TargetValues | None = None,
     *,
+    revision: str | None = None,
     traces: bool = False,
 ) -> Bundle:
     """Generate the loaders of an object.
@@ -109,6 +157,7 @@ def build_bundle(
         name: its file name.
         scheme: the name of a scheme, or ``all`` that can be signed.
         target: what the object may want to know of the machines that load it.
+        revision: which inline loaders to generate; see `scheme_names`.
         traces: the loaders print what they do.
 
     Raises:
@@ -120,22 +169,29 @@ def build_bundle(
     from bpfseal.object.target import DEFAULT_TARGET
 
     obj = read_object(data, name, target or DEFAULT_TARGET)
-    wanted = SIGNED_SCHEMES if scheme == ALL else (scheme,)
+    wanted = scheme_names(scheme, revision)
     loaders = [generate(obj, scheme_name, traces=traces) for scheme_name in wanted]
     return Bundle(loaders[0].name, tuple(SignedLoader(loader) for loader in loaders))
 
 
-def variants(bundle: Bundle, scheme: str) -> tuple[SignedLoader, ...]:
+def variants(bundle: Bundle, scheme: str, revision: str | None = None) -> tuple[SignedLoader, ...]:
     """Return the variants that ``--scheme`` asks for; at least one.
+
+    With ``all`` these are all that there are, except inline ones of another revision.
 
     Raises:
         UsageError: the bundle does not have it.
     """
+    names = scheme_names(scheme, revision)
     if scheme != ALL:
-        return (bundle.variant(scheme),)
-    if not bundle.variants:
-        raise UsageError("the bundle holds no loader")
-    return bundle.variants
+        return tuple(bundle.variant(name) for name in names)
+    others = set(SIGNED_SCHEMES).difference(names)
+    found = tuple(v for v in bundle.variants if v.loader.scheme_name not in others)
+    if not found:
+        raise UsageError(
+            "the bundle holds no such loader" if others else "the bundle holds no loader"
+        )
+    return found
 
 
 def single_variant(bundle: Bundle, scheme: str) -> SignedLoader:
@@ -151,92 +207,60 @@ def single_variant(bundle: Bundle, scheme: str) -> SignedLoader:
     return found[0]
 
 
-def read_certificates(files: Sequence[str], folder: str | None = None) -> list[Certificate]:
-    """Read trusted certificates, PEM or DER.
+def read_trust(files: Sequence[str], folders: Sequence[str] = ()) -> TrustStore:
+    """Read trusted certificates (`bpfseal.signing.trust`).
 
     Args:
-        files: files with one certificate or, in PEM, several.
-        folder: a directory; its ``.pem``, ``.der``, ``.crt``, ``.cer`` and ``.x509`` files are
-            read.
+        files: files of certificates: PEM, or DER one right after the other.
+        folders: directories; their files that end in one of `CERTIFICATE_SUFFIXES` are read.
 
     Raises:
-        InputError: one of them cannot be read, or the directory has none.
+        InputError: one of them cannot be read, or holds no certificate.
     """
-    from bpfseal.signing.certificate import Certificate
+    from bpfseal.signing.trust import TrustStore
+    from bpfseal.signing.trust import read_certificates as parse
 
     paths = list(files)
-    if folder is not None:
+    for folder in folders:
         try:
             entries = sorted(Path(folder).iterdir())
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", where=folder) from None
         found = [str(path) for path in entries if path.suffix.lower() in CERTIFICATE_SUFFIXES]
         if not found:
-            raise InputError("holds no certificate", where=folder)
+            names = " ".join(CERTIFICATE_SUFFIXES)
+            raise InputError("holds no certificate", where=folder, hint=f"files named *{names}")
         paths += found
-    certificates: list[Certificate] = []
+    store = TrustStore()
     for path in paths:
         with naming(path):
-            certificates += Certificate.all_from_pem_or_der(read_argument(path, limit=_KEY_LIMIT))
-    return certificates
+            store += parse(read_argument(path, limit=KEY_LIMIT)).named(shown(path))
+    return store
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The files of a signer, as bytes, so that worker processes can have them too."""
-
-    where: str
-    private_key: bytes = field(repr=False)
-    certificate: bytes = field(repr=False)
-    passphrase: bytes | None = field(repr=False)
-
-    @functools.cache  # noqa: B019 - as many entries as one run has keys: one
-    def signer(self) -> Signer:
-        """Return the signer.
-
-        Raises:
-            InputError: key, certificate and passphrase do not fit.
-        """
-        from bpfseal.signing.signer import load_signer
-
-        with naming(self.where):
-            return load_signer(self.private_key, self.certificate, self.passphrase)
-
-
-def add_passphrase_options(options: Options) -> None:
-    """Declare the two ways to give a private key's passphrase."""
-    options.add("--passphrase-file", metavar="FILE", help="file with the key's passphrase")
-    options.add("--passphrase-env", metavar="VAR", help="variable with the key's passphrase")
-
-
-def read_passphrase(args: argparse.Namespace) -> bytes | None:
-    """Return the passphrase that the options name, or None.
+def read_secret(args: argparse.Namespace, name: str) -> bytes | None:
+    """Return the secret that ``--NAME-file`` or ``--NAME-env`` names, or None without them.
 
     Raises:
         InputError: the file cannot be read.
         UsageError: the variable is not set, or both ways are asked for.
     """
-    if args.passphrase_file is not None and args.passphrase_env is not None:
-        raise UsageError("--passphrase-file and --passphrase-env exclude each other")
-    if args.passphrase_file is not None:
-        return read_argument(args.passphrase_file, limit=_KEY_LIMIT).rstrip(b"\r\n")
-    if args.passphrase_env is None:
+    file, variable = getattr(args, f"{name}_file"), getattr(args, f"{name}_env")
+    if file is not None and variable is not None:
+        raise UsageError(f"--{name}-file and --{name}-env exclude each other")
+    if file is not None:
+        return read_secret_file(file)
+    if variable is None:
         return None
-    if args.passphrase_env not in os.environ:
-        raise UsageError(f"the variable {args.passphrase_env} is not set")
-    return os.fsencode(os.environ[args.passphrase_env])
+    if variable not in os.environ:
+        raise UsageError(f"the variable {variable} is not set")
+    return os.fsencode(os.environ[variable])
 
 
-def read_credentials(args: argparse.Namespace) -> Credentials:
-    """Read the files of the signer that the options name.
+def read_secret_file(path: str) -> bytes:
+    """Return the contents of a file without the newline at its end.
 
     Raises:
-        InputError: a file cannot be read.
-        UsageError: see `read_passphrase`.
+        InputError: it cannot be read.
     """
-    return Credentials(
-        where=f"{args.private_key}, {args.certificate}",
-        private_key=read_argument(args.private_key, limit=_KEY_LIMIT),
-        certificate=read_argument(args.certificate, limit=_KEY_LIMIT),
-        passphrase=read_passphrase(args),
-    )
+    return read_argument(path, limit=KEY_LIMIT).rstrip(b"\r\n")

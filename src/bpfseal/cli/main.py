@@ -20,7 +20,23 @@ from bpfseal.cli.options import (
     section_of,
     top_level_of,
 )
-from bpfseal.cli.verbs import build, export, inspect, keygen, load, probe, sign, verify
+from bpfseal.cli.verbs import (
+    attach,
+    build,
+    export,
+    import_,
+    inspect,
+    keygen,
+    load,
+    policy,
+    prepare,
+    probe,
+    pull,
+    push,
+    sign,
+    skeleton,
+    verify,
+)
 from bpfseal.errors import BpfsealError, CapabilityError
 
 EXIT_BUG: Final = 70
@@ -49,11 +65,18 @@ VERBS: Final[dict[str, Verb]] = {
     "keygen": keygen,
     "build": build,
     "sign": sign,
+    "prepare": prepare,
+    "attach": attach,
     "verify": verify,
     "inspect": inspect,
     "load": load,
+    "policy": policy,
     "export": export,
+    "skeleton": skeleton,
+    "import": import_,
     "probe": probe,
+    "push": push,
+    "pull": pull,
 }
 
 _EPILOG: Final = f"""\

@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -56,7 +56,7 @@ def destinations(inputs: Sequence[str], output: str | None, *, unpacked: bool) -
         raise UsageError("several bundles do not fit into stdout", hint="-o DIR")
     if output is not None and _is_bundle(folder):
         raise UsageError("is a bundle, it cannot hold several", where=output)
-    paths = [str(folder / f"{_stem(name)}{SUFFIX}") for name in inputs]
+    paths = [str(folder / f"{stem(name)}{SUFFIX}") for name in inputs]
     for index, path in enumerate(paths):
         if path in paths[:index]:
             other = inputs[paths.index(path)]
@@ -70,13 +70,25 @@ def write_output(bundle: Bundle, path: str) -> None:
     Raises:
         CapabilityError: it cannot be written.
     """
-    from bpfseal.bundle.store import pack, write_bundle
+    from bpfseal.bundle.layout import encode
+
+    write_layout_output(encode(bundle), path)
+
+
+def write_layout_output(files: Mapping[str, bytes], path: str) -> None:
+    """Write the files of a bundle to a destination; ``-`` is stdout.
+
+    Raises:
+        CapabilityError: it cannot be written.
+    """
+    from bpfseal.bundle.archive import write_tar
+    from bpfseal.bundle.store import write_layout
 
     if path == STDIO:
-        sys.stdout.buffer.write(pack(bundle))
+        sys.stdout.buffer.write(write_tar(files))
         return
     make_folder(Path(path).parent)
-    write_bundle(bundle, path)
+    write_layout(files, path)
 
 
 def make_folder(path: Path) -> None:
@@ -96,8 +108,8 @@ def _is_bundle(path: Path) -> bool:
     return (path / LAYOUT_FILE).is_file()
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """Return the name of an input without what says its kind."""
     path = Path(shown(name))
-    stem = path.name or path.resolve().name
-    return stem.removesuffix(SUFFIX).removesuffix(".o").removesuffix(".bpf") or stem
+    full = path.name or path.resolve().name
+    return full.removesuffix(SUFFIX).removesuffix(".o").removesuffix(".bpf") or full

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bpfseal.errors import InputError, VerificationError
+from bpfseal.signing import mldsa, oids
 
 MAX_SIZE = 1 << 20
 """Bytes of the largest file of certificates that is looked at."""
@@ -84,7 +85,8 @@ class Certificate:
         serial: the serial number.
         subject_key_id: the value of the subjectKeyIdentifier extension, or None.
         authority: how the certificate's authorityKeyIdentifier names the key that issued it.
-        key_type: ``"rsa2048"``, ``"p256"``, ...; the dotted OID of a key of another kind.
+        key_type: ``"rsa2048"``, ``"p256"``, ``"mldsa65"``, ...; the dotted OID of a key of another
+            kind.
     """
 
     der: bytes
@@ -162,7 +164,7 @@ class Certificate:
 
     @property
     def algorithm(self) -> str:
-        """``"rsa"`` or ``"ecdsa"``: what the key signs with; else the key type."""
+        """``"rsa"``, ``"ecdsa"`` or ``"mldsa65"``, ...: what the key signs with; else its type."""
         key_type = self.key_type
         return "rsa" if key_type.startswith("rsa") else "ecdsa" if key_type[0] == "p" else key_type
 
@@ -188,6 +190,24 @@ class Certificate:
         if self._parsed.issuer != self._parsed.subject:
             return False
         return self.authority == KeyId() or self.is_named_by(self.authority)
+
+    @property
+    def has_broken_self_signature(self) -> bool:
+        """It says that its own key signed it, and that is not so.
+
+        Kernels do not take such a certificate into a keyring: -EKEYREJECTED
+        (``x509_check_for_self_signed``). A signature of a kind that is not known here counts as
+        good, as it does there.
+        """
+        if not self.is_self_issued:
+            return False
+        try:
+            self._parsed.verify_directly_issued_by(self._parsed)
+        except InvalidSignature:
+            return True
+        except _PARSE_ERRORS:
+            return False
+        return False
 
     def is_named_by(self, name: KeyId) -> bool:
         """Tell whether `name` means this certificate.
@@ -228,6 +248,8 @@ class Certificate:
         found += _key_usage_problems(self._parsed.extensions)
         if self.algorithm == "rsa" and int(self.key_type[3:]) < MIN_RSA_BITS:
             found.append(f"weak key: {self.key_type}, less than {MIN_RSA_BITS} bits")
+        elif self.algorithm in mldsa.KINDS:
+            found.append(f"key of type {self.key_type}: kernels up to 7.3 have no ML-DSA")
         elif self.algorithm not in ("rsa", "ecdsa"):
             found.append(f"key of a kind that kernels do not verify loaders with: {self.key_type}")
         if at is not None and at < self._parsed.not_valid_before_utc:
@@ -240,24 +262,26 @@ class Certificate:
         """Verify a signature that this certificate's key made.
 
         Args:
-            algorithm: ``"rsa"`` (PKCS#1 v1.5) or ``"ecdsa"``.
-            digest: a key of `HASHES`.
+            algorithm: ``"rsa"`` (PKCS#1 v1.5), ``"ecdsa"`` or one of `bpfseal.signing.mldsa.KINDS`.
+            digest: a key of `HASHES`; ML-DSA has none and does not look at it.
             data: what was signed.
             signature: the signature value.
 
         Raises:
             VerificationError: it does not verify, or the key is not of that algorithm.
+            CapabilityError: this installation has no ML-DSA.
         """
-        if digest not in HASHES:
+        if algorithm in mldsa.KINDS:
+            mldsa.require()
+        elif digest not in HASHES:
             raise VerificationError(f"digest {digest} is not known")
-        hash_algorithm = HASHES[digest]()
         try:
             key = self._parsed.public_key()
             if algorithm == "rsa" and isinstance(key, rsa.RSAPublicKey):
-                key.verify(signature, data, padding.PKCS1v15(), hash_algorithm)
+                key.verify(signature, data, padding.PKCS1v15(), HASHES[digest]())
             elif algorithm == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
-                key.verify(signature, data, ec.ECDSA(hash_algorithm))
-            else:
+                key.verify(signature, data, ec.ECDSA(HASHES[digest]()))
+            elif not mldsa.verify(key, algorithm, signature, data):
                 raise VerificationError(f"{algorithm} signature, but the key is {self.key_type}")
         except InvalidSignature as error:
             raise VerificationError("the signature does not match what it should cover") from error
@@ -280,15 +304,18 @@ class Certificate:
 
 
 def _key_type(parsed: x509.Certificate) -> str:
+    oid = parsed.public_key_algorithm_oid.dotted_string
+    if oid in oids.MLDSA.values():
+        return oids.algorithm_name(oid)
     try:
         key = parsed.public_key()
     except _PARSE_ERRORS:
-        return parsed.public_key_algorithm_oid.dotted_string
+        return oid
     if isinstance(key, rsa.RSAPublicKey):
         return f"rsa{key.key_size}"
     if isinstance(key, ec.EllipticCurvePublicKey):
         return _CURVES.get(key.curve.name, key.curve.name)
-    return parsed.public_key_algorithm_oid.dotted_string
+    return oid
 
 
 def _subject_key_id(extensions: x509.Extensions) -> bytes | None:

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier
 
-from bpfseal.errors import InputError
-from bpfseal.signing import oids, syntax
+from bpfseal.errors import InputError, UnsupportedError
+from bpfseal.release import MAX_SIGNATURE_SIZE
+from bpfseal.signing import mldsa, oids, syntax
 from bpfseal.signing.certificate import Certificate, KeyId
 from bpfseal.signing.signer import Signer, require_hash
 
 MAX_MESSAGE_SIZE = 1 << 20
-"""Bytes of the largest message that `parse` looks at. Kernels take 8192 at most."""
+"""Bytes of the largest message that `parse` looks at."""
 
 _NULL = b"\x05\x00"
 _MALFORMED = "not a DER-encoded CMS SignedData message"
@@ -100,7 +101,7 @@ def build(payload: bytes, signer: Signer, hash_name: str = "sha256") -> bytes:
     Args:
         payload: what is signed (`bpfseal.signing.payload.signed_payload`).
         signer: who signs.
-        hash_name: ``"sha256"``, ``"sha384"`` or ``"sha512"``.
+        hash_name: ``"sha256"``, ``"sha384"`` or ``"sha512"``; ML-DSA has no use for it.
 
     Raises:
         UsageError: another hash.
@@ -117,19 +118,22 @@ def assemble(signature: bytes, certificate: Certificate, algorithm: str, hash_na
     Args:
         signature: the value: PKCS#1 v1.5 for RSA, DER of ECDSA-Sig-Value for ECDSA.
         certificate: the signer's certificate; only its subjectKeyIdentifier goes in.
-        algorithm: ``"rsa"`` or ``"ecdsa"``.
-        hash_name: ``"sha256"``, ``"sha384"`` or ``"sha512"``.
+        algorithm: ``"rsa"``, ``"ecdsa"`` or one of `bpfseal.signing.mldsa.KINDS`.
+        hash_name: ``"sha256"``, ``"sha384"`` or ``"sha512"``; ML-DSA has no use for it.
 
     Raises:
         UsageError: another hash.
         InputError: the certificate has no subjectKeyIdentifier.
+        UnsupportedError: the message is larger than kernels take.
     """
     require_hash(hash_name)
-    # Parameters are absent for SHA-2 (RFC 5754, section 2) and for ECDSA (RFC 5758, section 3.2),
-    # and NULL for rsaEncryption (RFC 3370, section 3.2).
-    digest_algorithm = [_oid(oids.DIGESTS[hash_name])]
+    # Parameters are absent for SHA-2 (RFC 5754, section 2), for ECDSA (RFC 5758, section 3.2) and
+    # for ML-DSA (RFC 9882, section 2), and NULL for rsaEncryption (RFC 3370, section 3.2).
+    digest_algorithm = [_oid(oids.DIGESTS[named_digest(algorithm, hash_name)])]
     if algorithm == "rsa":
         signature_algorithm = [_oid(oids.RSA_ENCRYPTION), _tlv(asn1.Null())]
+    elif algorithm in mldsa.KINDS:
+        signature_algorithm = [_oid(oids.MLDSA[algorithm])]
     else:
         signature_algorithm = [_oid(oids.ECDSA_WITH[hash_name])]
     signer_info = syntax.SignerInfo(
@@ -151,9 +155,22 @@ def assemble(signature: bytes, certificate: Certificate, algorithm: str, hash_na
         revocation_lists=None,
         signer_infos=asn1.SetOf([signer_info]),
     )
-    return asn1.encode_der(
+    message = asn1.encode_der(
         syntax.ContentInfo(content_type=ObjectIdentifier(oids.SIGNED_DATA), content=signed_data)
     )
+    if len(message) > MAX_SIGNATURE_SIZE:
+        raise UnsupportedError(
+            f"signature of {len(message)} bytes, more than the {MAX_SIGNATURE_SIZE} of kernels"
+        )
+    return message
+
+
+def named_digest(algorithm: str, hash_name: str) -> str:
+    """Return the digest that a message of this algorithm names.
+
+    ML-DSA signs the content itself; its messages name SHA-512 all the same.
+    """
+    return mldsa.DIGEST if algorithm in mldsa.KINDS else hash_name
 
 
 def parse(der: bytes) -> CmsMessage:
@@ -204,7 +221,7 @@ def _end_of_sequence(der: bytes) -> int:
 def _signer_info(info: syntax.SignerInfo) -> SignerInfo:
     algorithm_oid = _algorithm_oid(info.signature_algorithm)
     algorithm = oids.algorithm_name(algorithm_oid)
-    if algorithm in ("rsa", "ecdsa"):
+    if algorithm in ("rsa", "ecdsa", *mldsa.KINDS):
         _require_no_parameters(info.signature_algorithm)
     by_name = None if isinstance(info.sid, bytes) else info.sid
     attributes = info.signed_attributes

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -27,7 +28,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bpfseal.errors import UsageError
-from bpfseal.signing.signer import PrivateKey
+from bpfseal.signing import mldsa
+
+if TYPE_CHECKING:
+    from bpfseal.signing.signer import PrivateKey
 
 VALIDITY = timedelta(days=3653)
 """Ten years. Kernels do not look at it; other tools do."""
@@ -43,6 +47,7 @@ _MAKE_KEY: dict[str, Callable[[], PrivateKey]] = {
     "rsa4096": partial(_rsa, 4096),
     "p256": partial(ec.generate_private_key, ec.SECP256R1()),
     "p384": partial(ec.generate_private_key, ec.SECP384R1()),
+    **{kind: partial(mldsa.generate, kind) for kind in mldsa.KINDS},
 }
 
 KEY_TYPES = tuple(_MAKE_KEY)
@@ -81,6 +86,7 @@ def generate(
 
     Raises:
         UsageError: another key type, or a name that is empty or too long.
+        CapabilityError: ML-DSA, which this installation does not have.
     """
     if key_type not in _MAKE_KEY:
         raise UsageError(f"no key type {key_type}", hint=f"use one of {', '.join(KEY_TYPES)}")
@@ -128,5 +134,5 @@ def _self_signed(key: PrivateKey, common_name: str, not_before: datetime) -> x50
         .add_extension(usage, critical=True)
         .add_extension(key_id, critical=False)
         .add_extension(authority, critical=False)
-        .sign(key, hashes.SHA256())
+        .sign(key, None if mldsa.private_key_kind(key) else hashes.SHA256())
     )

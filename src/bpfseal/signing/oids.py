@@ -43,14 +43,19 @@ ECDSA_WITH = {
 }
 """The ECDSA signature algorithm of each digest (RFC 5758, section 3.2)."""
 
+MLDSA = {
+    "mldsa44": "2.16.840.1.101.3.4.3.17",
+    "mldsa65": "2.16.840.1.101.3.4.3.18",
+    "mldsa87": "2.16.840.1.101.3.4.3.19",
+}
+"""The algorithm of keys and signatures of each parameter set of ML-DSA (RFC 9881, RFC 9882)."""
+
 _DIGEST_NAMES = {oid: name for name, oid in DIGESTS.items()}
 _ALGORITHM_NAMES = {
     RSA_ENCRYPTION: "rsa",
     RSASSA_PSS: "rsa-pss",
     **dict.fromkeys(ECDSA_WITH.values(), "ecdsa"),
-    "2.16.840.1.101.3.4.3.17": "mldsa44",
-    "2.16.840.1.101.3.4.3.18": "mldsa65",
-    "2.16.840.1.101.3.4.3.19": "mldsa87",
+    **{oid: name for name, oid in MLDSA.items()},
 }
 
 

@@ -13,17 +13,23 @@ Example:
 
 from __future__ import annotations
 
+from bpfseal.release import Payload
 from bpfseal.scheme import Part, Scheme
 
 
-def signed_payload(scheme: Scheme, *, insns: bytes, metadata: bytes, btf: bytes) -> bytes:
-    """Return the bytes that a signature of `scheme` covers.
+def joined(payload: Payload, *, insns: bytes, metadata: bytes, btf: bytes) -> bytes:
+    """Return these parts of a loader as they are signed.
 
     Args:
-        scheme: the scheme of the loader.
+        payload: the names of the parts, in signed order.
         insns: the loader program.
         metadata: the value of the metadata map.
         btf: the loader's own BTF; empty where there is none.
     """
     parts: dict[Part, bytes] = {"insns": insns, "metadata": metadata, "btf": btf}
-    return b"".join(parts[part] for part in scheme.signed_parts)
+    return b"".join(parts[part] for part in payload)
+
+
+def signed_payload(scheme: Scheme, *, insns: bytes, metadata: bytes, btf: bytes) -> bytes:
+    """Return the bytes that a signature of `scheme` covers; see `joined` for the arguments."""
+    return joined(scheme.signed_parts, insns=insns, metadata=metadata, btf=btf)

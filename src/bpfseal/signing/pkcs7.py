@@ -18,15 +18,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from bpfseal.errors import InputError, VerificationError, errno_name
-from bpfseal.signing import oids
+from bpfseal.release import RELEASES, digests_of
+from bpfseal.signing import mldsa, oids
 from bpfseal.signing.certificate import Certificate, KeyId
 from bpfseal.signing.cms import CmsMessage, SignerInfo
 
-KERNEL_DIGESTS = frozenset({"sha1", "sha224", "sha256", "sha384", "sha512"})
-"""The digests that kernels commonly have built in. SHA-3 is a module since 7.1."""
+KERNEL_DIGESTS = digests_of([RELEASES["7.3"]])
+"""The digests that kernels commonly have built in: SHA-1 and SHA-2. SHA-3 is a module since 7.1."""
 
-_ALGORITHMS = ("rsa", "ecdsa")
-"""The algorithms of ``pkcs7_sig_note_pkey_algo`` for which a loader's key can exist."""
+KERNEL_ALGORITHMS = ("rsa", "ecdsa")
+"""The algorithms of ``pkcs7_sig_note_pkey_algo`` for which a loader's key can exist, to 7.3."""
+
+NEWER_ALGORITHMS = (*KERNEL_ALGORITHMS, *mldsa.KINDS)
+"""The same of kernels after 7.3 with CONFIG_CRYPTO_MLDSA."""
 
 FindKey = Callable[[KeyId], Certificate | None]
 """Looks a key up in a keyring, as ``find_asymmetric_key`` does. It may raise `Pkcs7Error`."""
@@ -75,6 +79,7 @@ def check_pkcs7(
     payload: bytes,
     find_key: FindKey,
     digests: Collection[str] = KERNEL_DIGESTS,
+    algorithms: Collection[str] = KERNEL_ALGORITHMS,
 ) -> TrustedSigner:
     """Check a message as a kernel does when a signed program is loaded.
 
@@ -83,14 +88,16 @@ def check_pkcs7(
         payload: what it should cover.
         find_key: the keyring.
         digests: the names of the digests that the kernel has.
+        algorithms: the names of the signature algorithms that the kernel has.
 
     Returns:
         The first SignerInfo that leads to a key of the keyring.
 
     Raises:
         Pkcs7Error: the kernel refuses the message.
+        CapabilityError: a signature with ML-DSA, which this installation does not have.
     """
-    _check_form(message)
+    _check_form(message, algorithms)
     if message.content is not None:
         raise Pkcs7Error(errno.EBADMSG, "the message has its content embedded; detach it")
     if any(info.signed_attributes is not None for info in message.signer_infos):
@@ -100,7 +107,12 @@ def check_pkcs7(
             hint="sign without them (openssl cms: -noattr)",
         )
     # pkcs7_verify: against the certificates that the message itself brings.
-    usable = [info for info in message.signer_infos if info.digest in digests]
+    # ML-DSA takes the payload as it is (algo_takes_data), whatever digest the message names.
+    usable = [
+        info
+        for info in message.signer_infos
+        if info.digest in digests or info.algorithm in mldsa.KINDS
+    ]
     if not usable:
         names = ", ".join(sorted({info.digest for info in message.signer_infos}))
         raise Pkcs7Error(errno.ENOPKG, f"the kernel has no digest {names}")
@@ -119,7 +131,7 @@ def check_pkcs7(
     raise Pkcs7Error(errno.ENOKEY, f"no trusted key for the signer {_describe(usable[0].signer)}")
 
 
-def _check_form(message: CmsMessage) -> None:
+def _check_form(message: CmsMessage, algorithms: Collection[str]) -> None:
     """Check what pkcs7_parser.c refuses while it parses, in its order."""
     if message.version not in (1, 3):
         raise Pkcs7Error(errno.EINVAL, f"SignedData of version {message.version}, not 1 or 3")
@@ -135,10 +147,11 @@ def _check_form(message: CmsMessage) -> None:
             )
         if info.digest not in oids.DIGESTS:
             raise Pkcs7Error(errno.ENOPKG, f"kernels do not know the digest {info.digest}")
-        if info.algorithm not in _ALGORITHMS:
+        if info.algorithm not in algorithms:
+            who = "kernels up to 7.3" if info.algorithm in mldsa.KINDS else "kernels"
             raise Pkcs7Error(
                 errno.ENOPKG,
-                f"kernels do not take signatures of the algorithm {info.algorithm}",
+                f"{who} do not take signatures of the algorithm {info.algorithm}",
                 hint="sign with RSA PKCS#1 v1.5 or ECDSA",
             )
     if not message.signer_infos:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from errno import E2BIG, EACCES, EBADF, EINVAL, EKEYREJECTED, ENOENT, EPERM, EPROTO
+from errno import E2BIG, EACCES, EBADF, EFAULT, EINVAL, EKEYREJECTED, ENOENT, EPERM, EPROTO
 
 import pytest
 
@@ -216,8 +216,8 @@ def test_few_types_can_be_sleepable() -> None:
     assert errno_of(attributes(type=ProgType.XDP)) == EINVAL
 
 
-def test_fd_array_cnt_without_fds_is_einval() -> None:
-    assert errno_of(attributes(fd_array_count=1)) == EINVAL
+def test_fd_array_cnt_without_an_array_is_efault() -> None:
+    assert errno_of(attributes(fd_array_count=1)) == EFAULT
     assert errno_of(attributes(fd_array=(1,), fd_array_count=1)) == EINVAL
     assert errno_of(attributes(fd_array=(99,), fd_array_count=1)) == EBADF
 
@@ -319,7 +319,7 @@ def test_a_program_writes_its_own_frozen_map_but_not_a_read_only_one() -> None:
 
 
 def test_an_endless_program_runs_out_of_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bpfseal.kernel.model.kernel.INSN_BUDGET", 1000)
+    monkeypatch.setattr("bpfseal.kernel.model.run.INSN_BUDGET", 1000)
     kernel = ModelKernel()
     insns = [alu64_imm(op.ADD, 6, 1), jump(-2), *END]
     fd = kernel.prog_load(

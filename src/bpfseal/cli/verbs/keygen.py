@@ -9,13 +9,14 @@ from typing import Final
 
 from bpfseal.bundle.files import write_files
 from bpfseal.cli.console import Console
-from bpfseal.cli.inputs import add_passphrase_options, read_passphrase
+from bpfseal.cli.credentials import add_passphrase_options, read_passphrase
 from bpfseal.cli.options import Options
 from bpfseal.cli.outputs import make_folder
 from bpfseal.errors import UsageError
+from bpfseal.release import ML_DSA
 
 SUMMARY: Final = "make a signing key and a certificate that kernels accept"
-KEY_TYPES: Final = ("rsa2048", "rsa3072", "rsa4096", "p256", "p384")
+KEY_TYPES: Final = ("rsa2048", "rsa3072", "rsa4096", "p256", "p384", *ML_DSA)
 
 
 def configure(options: Options) -> None:

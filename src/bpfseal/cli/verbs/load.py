@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bpfseal.bpf.uapi import MapType, ProgType
 from bpfseal.cli.console import Console, type_name
-from bpfseal.cli.inputs import ALL, read_certificates, read_input, variants
+from bpfseal.cli.inputs import ALL, read_input, read_trust, variants
 from bpfseal.cli.options import Options
+from bpfseal.cli.policies import print_records, read_policy, record_fields
 from bpfseal.errors import KernelError, UsageError, VerificationError
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from bpfseal.bundle.model import SignedLoader
     from bpfseal.kernel.load import LoadedSkeleton
     from bpfseal.kernel.model import ModelKernel
+    from bpfseal.kernel.model.ipe import Ipe
     from bpfseal.kernel.model.profile import Profile
     from bpfseal.signing.certificate import Certificate
 
@@ -55,6 +58,9 @@ def configure(options: Options) -> None:
         help=f"keyring of the signature: {', '.join(KEYRINGS)}, or a serial",
     )
     options.add("--btf", metavar="FILE", help="BTF of the kernel, as in /sys/kernel/btf/vmlinux")
+    options.add("--policy", metavar="FILE", help="IPE policy that is active")
+    options.flag("--permissive", help="a denial by the policy is logged only")
+    options.flag("--success-audit", help="what the policy allows is logged, too")
     options.flag("--no-metadata-check", help="run the loader even if its metadata was changed")
     options.flag("--trace", help="print every call to the kernel")
 
@@ -66,7 +72,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     profile = _profile(args.kernel)
     keyring_id = _keyring_id(args.keyring)
-    trusted = read_certificates(args.certificate or ())
+    ipe = _ipe(args)
+    trusted = read_trust(args.certificate or ()).certificates
     scheme = _scheme_for(profile) if args.scheme == AUTO else args.scheme
     bundle = read_input(args.input, scheme)
     have = [variant.loader.scheme_name for variant in variants(bundle, ALL)]
@@ -74,7 +81,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         scheme = have[0]  # the kernel says what it thinks of it
     variant = bundle.variant(scheme)
     btf = choose_kernel_btf(Path(args.btf) if args.btf is not None else None)
-    kernel = ModelKernel(profile=profile, kernel_btf=btf)
+    kernel = ModelKernel(profile=profile, kernel_btf=btf, hooks=[ipe] if ipe else ())
     for certificate in trusted:
         kernel.keyrings.add_key(keyring_id, certificate.der)
     console.detail(kernel.description)
@@ -90,7 +97,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )
     except (KernelError, VerificationError) as refused:
         error = refused
+    if ipe is not None and isinstance(error, KernelError):
+        _explain_denial(error, ipe)
     document = _outcome(kernel, variant, loaded, error)
+    if ipe is not None:
+        document["audit"] = record_fields(ipe.records)
     if args.trace:
         document["trace"] = [
             {
@@ -104,6 +115,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         ]
     console.result(input=args.input, **document)
     _print(document, console)
+    if ipe is not None:
+        print_records(ipe.records, console)
     return 0 if error is None else error.exit_status
 
 
@@ -117,6 +130,36 @@ def _profile(kernel: str) -> Profile:
             hint=f"{MODEL}, or {MODEL}:PROFILE with one of {', '.join(PROFILES)}",
         )
     return PROFILES[profile] if profile else KFUNC_SERIES
+
+
+def _ipe(args: argparse.Namespace) -> Ipe | None:
+    """Return IPE with the policy that was asked for."""
+    from bpfseal.kernel.model.ipe import Ipe
+
+    if args.policy is not None:
+        policy = read_policy(args.policy)
+        return Ipe.booted(policy, enforce=not args.permissive, success_audit=args.success_audit)
+    for name in ("permissive", "success_audit"):
+        if getattr(args, name):
+            raise UsageError(f"--{name.replace('_', '-')} without a policy", hint="--policy FILE")
+    return None
+
+
+def _explain_denial(error: KernelError, ipe: Ipe) -> None:
+    """Say which rule denied, if it was the policy that refused."""
+    from bpfseal.kernel.model.ipe.policy import ALLOW_INNER_LOADS
+
+    if not ipe.questions or ipe.questions[-1].answer != -error.errno:
+        return
+    last = ipe.questions[-1]
+    event, decision = last.event, last.decision
+    line = f", line {decision.rule.line}" if decision.rule else ""
+    error.message = (
+        f"the policy denies {last.program} at {event.operation.value} with {event}: "
+        f"{decision}{line}"
+    )
+    if event.is_kernel:
+        error.hint = "allow what loaders install before that: " + ALLOW_INNER_LOADS
 
 
 def _keyring_id(keyring: str) -> int:
@@ -137,7 +180,7 @@ def _scheme_for(profile: Profile) -> str:
     return next(fit, SIGNED_SCHEMES[0])
 
 
-def _signature(variant: SignedLoader, trusted: list[Certificate]) -> int:
+def _signature(variant: SignedLoader, trusted: Sequence[Certificate]) -> int:
     """Return the number of the first signature by a trusted certificate, or 0."""
     from bpfseal.bundle.sign import payload_of
     from bpfseal.signing.verify import verify_signature

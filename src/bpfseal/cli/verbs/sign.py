@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from bpfseal.cli.batch import Done, Task, run_batch
 from bpfseal.cli.console import Console
+from bpfseal.cli.credentials import Credentials, add_credential_options, open_credentials
 from bpfseal.cli.inputs import (
     ALL,
-    Credentials,
-    add_passphrase_options,
+    add_revision_option,
     naming,
-    read_credentials,
     read_input,
+    scheme_names,
     shown,
     variants,
 )
@@ -35,11 +35,10 @@ HASHES: Final = ("sha256", "sha384", "sha512")
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
     options.argument("inputs", nargs="+", metavar="IN", help="object or bundle, - for stdin")
-    options.add("--private-key", metavar="FILE", required=True, help="private key, PEM or DER")
-    options.add("--certificate", metavar="FILE", required=True, help="its certificate")
-    add_passphrase_options(options)
+    add_credential_options(options)
     options.add("--hash", choices=HASHES, default="sha256", help="digest that is signed")
     options.add("--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="variants to sign")
+    add_revision_option(options)
     options.add("--jobs", type=_jobs, default=1, metavar="N", help="processes, 0: one per CPU")
     add_target_options(options)
     add_output_options(options)
@@ -54,32 +53,43 @@ def _jobs(text: str) -> int:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Sign each input."""
+    scheme_names(args.scheme, args.inline_revision)  # before any work: do they go together?
     outputs = destinations(args.inputs, args.output, unpacked=args.unpacked)
-    credentials = read_credentials(args)
-    certificate = credentials.signer().certificate
-    for problem in certificate.problems():
-        console.note(f"warning: {args.certificate}: {problem}")
-    console.detail(f"signing as {certificate.subject}, {certificate.key_type}, {args.hash}")
-    work = functools.partial(
-        _sign,
-        credentials=credentials,
-        scheme=args.scheme,
-        hash_name=args.hash,
-        target=read_target(args),
-    )
-    tasks = [Task(*pair) for pair in zip(args.inputs, outputs, strict=True)]
-    return run_batch(work, tasks, console, title="signing", jobs=args.jobs)
+    with open_credentials(args) as credentials:
+        certificate = credentials.signer().certificate
+        for problem in certificate.problems():
+            console.note(f"warning: {certificate.subject}: {problem}")
+        console.detail(f"signing as {certificate.subject}, {certificate.key_type}, {args.hash}")
+        jobs = args.jobs if credentials.portable else 1
+        if jobs < args.jobs:
+            console.note("a session with a token belongs to one process: signing without --jobs")
+        work = functools.partial(
+            _sign,
+            credentials=credentials,
+            scheme=args.scheme,
+            revision=args.inline_revision,
+            hash_name=args.hash,
+            target=read_target(args),
+        )
+        tasks = [Task(*pair) for pair in zip(args.inputs, outputs, strict=True)]
+        return run_batch(work, tasks, console, title="signing", jobs=jobs)
 
 
 def _sign(
-    task: Task, credentials: Credentials, scheme: str, hash_name: str, target: TargetValues
+    task: Task,
+    credentials: Credentials,
+    scheme: str,
+    revision: str | None,
+    hash_name: str,
+    target: TargetValues,
 ) -> Done:
     from bpfseal.bundle.sign import sign_bundle
+    from bpfseal.signing.cms import named_digest
 
     signer = credentials.signer()
     with naming(shown(task.source)):
-        bundle = read_input(task.source, scheme, target)
-        found = [variant.loader.scheme_name for variant in variants(bundle, scheme)]
+        bundle = read_input(task.source, scheme, target, revision=revision)
+        found = [v.loader.scheme_name for v in variants(bundle, scheme, revision)]
         schemes = [name for name in found if name in SIGNED_SCHEMES]
         if not schemes:
             raise UsageError(f"scheme {found[0]} has no signature")
@@ -87,5 +97,10 @@ def _sign(
     subject = signer.certificate.subject
     return Done(
         f"{', '.join(schemes)} signed by {subject}",
-        {"name": bundle.name, "schemes": schemes, "signer": subject, "hash": hash_name},
+        {
+            "name": bundle.name,
+            "schemes": schemes,
+            "signer": subject,
+            "hash": named_digest(signer.algorithm, hash_name),
+        },
     )

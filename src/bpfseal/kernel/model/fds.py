@@ -92,6 +92,10 @@ class FdTable:
             raise refusal(EBADF, "fs/file.c fdget", f"fd {fd} is not open")
         return self._open[fd]
 
+    def find(self, fd: int) -> KernelObject | None:
+        """Return what an fd refers to, or ``None`` if it is closed."""
+        return self._open.get(fd)
+
     def get_as(self, fd: int, wanted: type[Wanted]) -> Wanted:
         """Return what an fd refers to if it is of the kind that is wanted.
 

@@ -1,7 +1,7 @@
 """`ModelKernel`: a kernel in Python that takes the calls of a load and really runs the loader.
 
-It gives the answers of the seed patch's kernel: a value, or a `KernelError` with the errno and the
-rule behind it.
+It gives the answers of the kernel that its profile describes: a value, or a `KernelError` with the
+errno and the rule behind it.
 
 Example:
     >>> kernel = ModelKernel()
@@ -15,15 +15,12 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from errno import EFAULT, EINVAL
-from typing import Final
+from errno import EINVAL
 
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.builder import BtfBuilder
-from bpfseal.errors import KernelError
 from bpfseal.kernel.model.btf_objects import BtfObject
 from bpfseal.kernel.model.fds import OpenFile
-from bpfseal.kernel.model.helpers import helpers
 from bpfseal.kernel.model.kernel_btf import (
     ExtendedBtf,
     KernelBtf,
@@ -32,24 +29,19 @@ from bpfseal.kernel.model.kernel_btf import (
     SyntheticSymbols,
 )
 from bpfseal.kernel.model.keyring import Keyrings
-from bpfseal.kernel.model.kfuncs import kfuncs
 from bpfseal.kernel.model.lsm import Hook
-from bpfseal.kernel.model.machine import Machine, MachineFault
 from bpfseal.kernel.model.map_calls import map_create, map_freeze, map_update
 from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.maps import MapFacts, ModelMap
+from bpfseal.kernel.model.memory import Region
 from bpfseal.kernel.model.profile import KFUNC_SERIES, Profile
 from bpfseal.kernel.model.prog_load import prog_load
 from bpfseal.kernel.model.program import LoadedProgram, ModelProgram, ProgAttributes
-from bpfseal.kernel.model.refusal import ENOTSUPP, refusal
+from bpfseal.kernel.model.refusal import refusal
+from bpfseal.kernel.model.run import run_program
 from bpfseal.kernel.model.state import Call, KernelState
+from bpfseal.kernel.model.user_calls import user_bpf
 from bpfseal.kernel.protocol import MapCreate, ProgLoad, RunResult
-
-MAX_CTX_SIZE: Final = 0xFFFF
-"""Bytes of the largest context of a SYSCALL program (``bpf_prog_test_run_syscall``)."""
-
-INSN_BUDGET: Final = 1_000_000
-"""Insns that one run may take."""
 
 
 class ModelKernel:
@@ -60,6 +52,8 @@ class ModelKernel:
         kernel_btf: the kernel's own BTF; by default every name exists.
         symbols: the kernel's symbols; by default every name exists.
         hooks: LSM hooks, asked in order.
+        bpf_keyring_unsealed: the boot parameter ``bpf.keyring_unsealed=1`` of kernels that have
+            the keyring ``.bpf``.
     """
 
     def __init__(
@@ -69,9 +63,17 @@ class ModelKernel:
         kernel_btf: KernelBtf | None = None,
         symbols: KernelSymbols | None = None,
         hooks: Sequence[Hook] = (),
+        bpf_keyring_unsealed: bool = False,
     ) -> None:
+        self._mappings: dict[int, tuple[ModelMap, Region]] = {}
         btf = ExtendedBtf(kernel_btf or SyntheticBtf(), profile.kfuncs)
-        self._state = KernelState(profile, btf, symbols or SyntheticSymbols(), tuple(hooks))
+        self._state = KernelState(
+            profile,
+            btf,
+            symbols or SyntheticSymbols(),
+            tuple(hooks),
+            bpf_keyring_unsealed=bpf_keyring_unsealed,
+        )
 
     # What the kernel is, and what has happened on it.
 
@@ -153,6 +155,61 @@ class ModelKernel:
         raw = BtfBuilder().encode()
         return self._state.fds.install(BtfObject(raw, Btf.from_bytes(raw), is_kernel=True))
 
+    # The raw system call.
+
+    def allocate(self, data: bytes) -> int:
+        """Put bytes into user memory and return their address."""
+        region = self._state.memory.map("user memory", bytearray(data), user=True)
+        return region.base
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        """Return bytes of user memory.
+
+        Raises:
+            MemoryFault: they are not all there.
+        """
+        return self._state.memory.read(address, size)
+
+    def sys_bpf(self, command: int, attributes: bytes | bytearray) -> int:
+        """Make a bpf(2) call with raw attributes, whose pointers lead to user memory.
+
+        Args:
+            command: a `bpfseal.bpf.uapi.Cmd`.
+            attributes: as in ``union bpf_attr``; what the kernel writes back goes into a bytearray.
+
+        Returns:
+            A fd or 0.
+
+        Raises:
+            KernelError: the call was refused.
+        """
+        given = attributes if isinstance(attributes, bytearray) else bytearray(attributes)
+        return user_bpf(self._state, command, given)
+
+    def mmap(self, fd: int, *, writable: bool) -> int:
+        """Map the values of an array into user memory and return their address.
+
+        Raises:
+            KernelError: EBADF, EINVAL for no map, ENOTSUPP, EPERM, EACCES.
+        """
+        target = self._state.fds.get_as(fd, ModelMap)
+        mapped = self._state.record(
+            "user", "mmap", f"fd {fd}", lambda: target.mmap(writable=writable)
+        )
+        self._mappings[mapped.base] = (target, mapped)
+        return mapped.base
+
+    def munmap(self, address: int) -> None:
+        """Take a mapping away that `mmap` made.
+
+        Raises:
+            KernelError: EINVAL for no such mapping.
+        """
+        if address not in self._mappings:
+            raise refusal(EINVAL, "mm/mmap.c munmap", f"nothing is mapped at {address:#x}")
+        target, mapped = self._mappings.pop(address)
+        target.munmap(mapped)
+
     # The protocol.
 
     def map_create(self, request: MapCreate) -> int:
@@ -232,7 +289,9 @@ class ModelKernel:
                 what the kernel's verifier would not have let it.
         """
         first = len(self._state.calls)
-        returned = self._state.record("user", "prog_run", f"fd {fd}", lambda: self._run(fd, ctx))
+        returned = self._state.record(
+            "user", "prog_run", f"fd {fd}", lambda: run_program(self._state, fd, ctx)
+        )
         retval, after = returned
         refused = (call for call in self._state.calls[first:] if call.rule)
         rules = [call.rule for call in refused if call.result == retval]
@@ -241,25 +300,3 @@ class ModelKernel:
     def close(self, fd: int) -> None:
         """Close a fd."""
         self._state.record("user", "close", f"fd {fd}", lambda: self._state.fds.close(fd))
-
-    def _run(self, fd: int, ctx: bytes) -> tuple[int, bytes]:
-        state = self._state
-        source = "kernel/bpf/syscall.c bpf_prog_test_run, net/bpf/test_run.c"
-        program = state.fds.get_as(fd, ModelProgram)
-        if program.runnable is None:
-            raise refusal(ENOTSUPP, source, f"the model does not run {program.type.name}")
-        if len(ctx) > MAX_CTX_SIZE:
-            raise refusal(EINVAL, source, f"context of {len(ctx)} bytes")
-        machine = Machine(
-            state.memory, helpers(state, program), kfuncs(state, program), budget=INSN_BUDGET
-        )
-        context = state.memory.map("ctx", bytearray(ctx))
-        program.hold()
-        try:
-            value = machine.run(program.runnable, context.base) & 0xFFFFFFFF
-        except MachineFault as fault:
-            raise KernelError(EFAULT, str(fault), rule=f"the verifier: {fault}") from fault
-        finally:
-            program.drop()
-            state.memory.unmap(context)
-        return value - (1 << 32) if value >> 31 else value, bytes(context.data)

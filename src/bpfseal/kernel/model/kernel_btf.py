@@ -51,6 +51,9 @@ class KernelBtf(Protocol):
     def name_of(self, type_id: int, kind: Kind) -> str | None:
         """Return the name of a type if it is of this kind."""
 
+    def has_member(self, struct: str, member: str) -> bool:
+        """Whether a struct of the kernel has a field."""
+
 
 class BtfFile:
     """Kernel BTF from raw bytes, in the format of ``/sys/kernel/btf/vmlinux``.
@@ -99,6 +102,13 @@ class BtfFile:
             return None
         return self._btf.type_by_id(type_id).name
 
+    def has_member(self, struct: str, member: str) -> bool:
+        """Whether a struct of the kernel has a field."""
+        type_id = self.find(struct, Kind.STRUCT)
+        if type_id is None:
+            return False
+        return any(entry.name == member for entry in self._btf.members(type_id))
+
     def _ids_of(self, kind: Kind) -> dict[int, int]:
         """Return the first type id by name offset, for one kind."""
         if kind not in self._ids:
@@ -139,6 +149,13 @@ class SyntheticBtf:
         names = (name for (name, of), known in self._ids.items() if (known, of) == (type_id, kind))
         return next(names, None)
 
+    def has_member(self, struct: str, member: str) -> bool:
+        """Assume that a struct has a field."""
+        name = f"field {struct}.{member}"
+        if name not in self.assumed:
+            self.assumed.append(name)
+        return True
+
 
 class ExtendedBtf:
     """Another kernel BTF with functions added to it: those of the patches that a profile has."""
@@ -175,6 +192,10 @@ class ExtendedBtf:
             if (added, kind) == (type_id, Kind.FUNC):
                 return name
         return self._base.name_of(type_id, kind)
+
+    def has_member(self, struct: str, member: str) -> bool:
+        """Whether a struct of the kernel has a field."""
+        return self._base.has_member(struct, member)
 
     def _added(self, name: str, kind: Kind) -> int | None:
         return self._ids.get(name) if kind is Kind.FUNC else None

@@ -1,38 +1,62 @@
 """Keyrings of the kernel model, and the trust that a signature finds in them.
 
 Example:
-    >>> keyrings = Keyrings()
+    >>> keyrings = Keyrings(PROFILES["7.3"])
     >>> serial = keyrings.add_key(SESSION, certificate_der)
-    >>> keyrings.verify(signature, payload, SESSION)
+    >>> keyrings.verify(signature, payload, keyrings.resolve(SESSION))
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from errno import EBADMSG, EINVAL, EKEYREVOKED, ENOKEY
+from errno import (
+    EBADMSG,
+    EEXIST,
+    EINVAL,
+    EKEYREJECTED,
+    EKEYREVOKED,
+    ENOENT,
+    ENOKEY,
+    ENOPKG,
+    EOPNOTSUPP,
+    EPERM,
+)
 from itertools import count
-from typing import Final
+from typing import Final, Literal
 
-from bpfseal.errors import InputError
+from bpfseal.errors import InputError, VerificationError
+from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.signing import cms
 from bpfseal.signing.certificate import Certificate, KeyId
-from bpfseal.signing.pkcs7 import Pkcs7Error, check_pkcs7
+from bpfseal.signing.pkcs7 import KERNEL_ALGORITHMS, Pkcs7Error, check_pkcs7
 
 BUILTIN: Final = 0
 SECONDARY: Final = 1
 PLATFORM: Final = 2
 """``keyring_id`` of the system keyrings (include/linux/verification.h)."""
 
+THREAD: Final = -1
+PROCESS: Final = -2
 SESSION: Final = -3
 USER: Final = -4
 USER_SESSION: Final = -5
-"""Special ids of the caller's keyrings (include/uapi/linux/keyctl.h). Those of the thread (-1) and
-the process (-2) do not exist until somebody makes them."""
+"""Special ids of the caller's keyrings (include/uapi/linux/keyctl.h). Those of the thread and the
+process do not exist until somebody adds a key to them."""
+
+BPF: Final = -9
+"""The keyring ``.bpf`` of kernels after 7.3."""
+
+SYSTEM: Final = frozenset({BUILTIN, SECONDARY, PLATFORM})
+
+Restriction = Literal["reject", "builtin_trusted"]
+"""What ``keyctl restrict_keyring`` says of keys that are still to come: none, or those that a key
+of the builtin keyring has signed."""
 
 _LOOKUP = "security/keys/process_keys.c lookup_user_key"
 _TRUST = "crypto/asymmetric_keys/pkcs7_trust.c pkcs7_validate_trust"
+_RESTRICT = "security/keys/keyring.c __key_link_check_restriction"
 _FIRST_SERIAL: Final = 0x1000_0001
 
 
@@ -42,6 +66,7 @@ class Key:
 
     serial: int
     certificate: Certificate
+    description: str
     revoked: bool = False
 
 
@@ -54,12 +79,15 @@ class Keyring:
     keys: list[Key] = field(default_factory=list)
     links: list[Keyring] = field(default_factory=list)
     revoked: bool = False
+    invalidated: bool = False
+    restriction: Restriction | None = None
 
     def all_keys(self) -> Iterator[Key]:
         """Yield the keys of this keyring and of those it links to."""
         yield from self.keys
         for linked in self.links:
-            yield from linked.all_keys()
+            if not linked.revoked:
+                yield from linked.all_keys()
 
 
 class Keyrings:
@@ -68,9 +96,14 @@ class Keyrings:
     As on a real machine the session keyring starts empty, the user-session keyring links to the
     user keyring, the secondary keyring to the builtin one, and nobody has made the thread's and
     the process's keyrings yet.
+
+    Args:
+        profile: which kernel it is.
+        bpf_unsealed: the boot parameter ``bpf.keyring_unsealed=1``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, profile: Profile, *, bpf_unsealed: bool = False) -> None:
+        self._profile = profile
         self._serials = count(_FIRST_SERIAL)
         self._by_id: dict[int, Keyring | Key] = {}
         for special, name in (
@@ -84,6 +117,10 @@ class Keyrings:
             self._by_id[special] = self._by_id[self.add_keyring(name)]
         self._keyring(SECONDARY).links.append(self._keyring(BUILTIN))
         self._keyring(USER_SESSION).links.append(self._keyring(USER))
+        if profile.has_bpf_keyring:
+            self._by_id[BPF] = self._by_id[self.add_keyring(".bpf")]
+            if not bpf_unsealed:
+                self._keyring(BPF).restriction = "reject"
 
     def add_keyring(self, name: str) -> int:
         """Make an empty keyring and return its serial."""
@@ -91,32 +128,81 @@ class Keyrings:
         self._by_id[serial] = Keyring(name, serial)
         return serial
 
-    def add_key(self, keyring_id: int, certificate: bytes) -> int:
+    def join_session(self) -> int:
+        """Start a new, empty session keyring and return its serial (``keyctl session``)."""
+        serial = self.add_keyring("_ses")
+        self._by_id[SESSION] = self._by_id[serial]
+        return serial
+
+    def serial(self, keyring_id: int) -> int:
+        """Return the serial of a keyring (KEYCTL_GET_KEYRING_ID).
+
+        Raises:
+            KernelError: EINVAL for no such keyring.
+        """
+        return self._keyring(keyring_id).serial
+
+    def add_key(self, keyring_id: int, certificate: bytes, description: str = "") -> int:
         """Put an X.509 certificate into a keyring, as ``keyctl padd asymmetric`` does.
 
         Args:
             keyring_id: a system keyring, a special id or a serial.
             certificate: DER.
+            description: the key's name; without one it is named after the certificate. A key of
+                the same name in this keyring goes away.
 
         Returns:
             The key's serial.
 
         Raises:
             KernelError: EINVAL for no such keyring or an empty payload, EBADMSG for bytes that
-                are no certificate.
+                are no certificate, EKEYREJECTED for one whose own signature is bad, ENOENT or
+                ENOPKG for a key of a kind that the kernel cannot verify with, EKEYREVOKED for a
+                revoked keyring, EPERM or ENOKEY for a restricted one.
         """
         source = "crypto/asymmetric_keys/asymmetric_type.c asymmetric_key_preparse"
         if not certificate:
             raise refusal(EINVAL, source, "the payload is empty")
+        if keyring_id in (THREAD, PROCESS) and keyring_id not in self._by_id:
+            name = "_tid" if keyring_id == THREAD else "_pid"
+            self._by_id[keyring_id] = self._by_id[self.add_keyring(name)]
         keyring = self._keyring(keyring_id)
         try:
             parsed = Certificate.from_der(certificate)
         except InputError as error:
             raise refusal(EBADMSG, source, str(error)) from error
-        key = Key(next(self._serials), parsed)
+        self._check_certificate(parsed)
+        if keyring.revoked:
+            raise refusal(EKEYREVOKED, "security/keys/key.c key_create_or_update", "it is revoked")
+        self._check_restriction(keyring, parsed)
+        key = Key(next(self._serials), parsed, description or parsed.fingerprint)
         self._by_id[key.serial] = key
+        keyring.keys[:] = [old for old in keyring.keys if old.description != key.description]
         keyring.keys.append(key)
         return key.serial
+
+    def _check_certificate(self, certificate: Certificate) -> None:
+        algorithm = certificate.algorithm
+        source = "crypto/asymmetric_keys/x509_public_key.c x509_key_preparse"
+        if algorithm not in self._profile.algorithms:
+            number = ENOENT if algorithm in KERNEL_ALGORITHMS else ENOPKG
+            raise refusal(number, source, f"the kernel has no {algorithm}")
+        if certificate.has_broken_self_signature:
+            raise refusal(EKEYREJECTED, source, "the certificate's own signature is bad")
+
+    def _check_restriction(self, keyring: Keyring, certificate: Certificate) -> None:
+        if keyring.restriction == "reject":
+            raise refusal(EPERM, _RESTRICT, f"{keyring.name} takes no more keys")
+        if keyring.restriction != "builtin_trusted":
+            return
+        for key in self._keyring(BUILTIN).keys:
+            if key.certificate.is_named_by(certificate.authority):
+                try:
+                    key.certificate.verify_issued(certificate)
+                except VerificationError as error:
+                    raise refusal(EKEYREJECTED, _RESTRICT, error.message) from error
+                return
+        raise refusal(ENOKEY, _RESTRICT, "no builtin key has signed this one")
 
     def revoke(self, serial: int) -> None:
         """Revoke a key or a keyring.
@@ -124,45 +210,98 @@ class Keyrings:
         Raises:
             KernelError: ENOKEY for no such serial.
         """
-        if serial not in self._by_id:
-            raise refusal(ENOKEY, _LOOKUP, f"no key with serial {serial}")
-        self._by_id[serial].revoked = True
+        self._known(serial).revoked = True
+
+    def invalidate(self, serial: int) -> None:
+        """Invalidate a key or a keyring: the garbage collector takes it out of all keyrings.
+
+        A real kernel collects soon after; until then a search answers as for a revoked key.
+
+        Raises:
+            KernelError: ENOKEY for no such serial.
+        """
+        gone = self._known(serial)
+        if isinstance(gone, Keyring):
+            gone.invalidated = True
+        else:
+            for keyring in self._all_keyrings():
+                keyring.keys[:] = [key for key in keyring.keys if key is not gone]
+        del self._by_id[serial]
+
+    def unlink(self, serial: int, keyring_id: int) -> None:
+        """Take a key out of a keyring.
+
+        Raises:
+            KernelError: ENOKEY for no such serial, ENOENT for a key that is not in the keyring,
+                EINVAL for no such keyring.
+        """
+        key, keyring = self._known(serial), self._keyring(keyring_id)
+        if key not in keyring.keys:
+            raise refusal(ENOENT, "security/keys/keyring.c key_unlink", "the key is not in it")
+        keyring.keys[:] = [kept for kept in keyring.keys if kept is not key]
+
+    def restrict(self, keyring_id: int, restriction: Restriction = "reject") -> None:
+        """Restrict what keys a keyring takes from now on.
+
+        Raises:
+            KernelError: EINVAL for no such keyring, EEXIST for one that is restricted already.
+        """
+        keyring = self._keyring(keyring_id)
+        if keyring.restriction is not None:
+            raise refusal(EEXIST, "security/keys/keyring.c keyring_restrict", "it is already")
+        keyring.restriction = restriction
 
     def resolve(self, keyring_id: int) -> Keyring | Key:
         """Return what a ``keyring_id`` names.
 
         Raises:
-            KernelError: EINVAL for an id that names nothing.
+            KernelError: EINVAL for an id that names nothing, EPERM for a keyring of the caller's
+                once the keyring ``.bpf`` has been filled and restricted.
         """
+        source = "kernel/bpf/helpers.c bpf_lookup_user_key, bpf_lookup_system_key"
         if keyring_id not in self._by_id:
-            source = "kernel/bpf/syscall.c bpf_prog_verify_signature"
             raise refusal(EINVAL, source, f"cannot resolve keyring_id {keyring_id}")
+        if keyring_id not in SYSTEM | {BPF} and self._is_bpf_keyring_in_charge:
+            raise refusal(EPERM, source, "only the system's keyrings and .bpf count")
         return self._by_id[keyring_id]
+
+    @property
+    def _is_bpf_keyring_in_charge(self) -> bool:
+        keyring = self._by_id.get(BPF)
+        return isinstance(keyring, Keyring) and bool(keyring.keys and keyring.restriction)
 
     def verify(self, signature: bytes, payload: bytes, trusted: Keyring | Key) -> None:
         """Verify a detached PKCS#7 signature by a key of a keyring.
 
         Raises:
-            KernelError: EBADMSG for a message that does not parse, ENOPKG for an algorithm that
+            KernelError: EOPNOTSUPP from a kernel without PKCS#7, EKEYREVOKED for a keyring that is
+                revoked, EBADMSG for a message that does not parse, ENOPKG for an algorithm that
                 the kernel lacks, EKEYREJECTED for a signature that does not match, ENOKEY if no
                 key of the keyring made it (a single key in place of a keyring holds none),
-                EKEYREVOKED if the key or keyring is revoked.
+                EKEYREVOKED if there is none but a revoked one.
         """
+        profile = self._profile
+        source = "kernel/bpf/helpers.c bpf_verify_pkcs7_signature"
+        if not profile.has_data_verification:
+            raise refusal(EOPNOTSUPP, source, "a kernel without CONFIG_SYSTEM_DATA_VERIFICATION")
+        if isinstance(trusted, Keyring) and trusted.invalidated:
+            raise refusal(ENOKEY, source, "the keyring is invalidated (key_validate)")
+        if trusted.revoked:
+            raise refusal(EKEYREVOKED, source, "the keyring is revoked (key_validate)")
 
         def find_key(name: KeyId) -> Certificate | None:
-            if trusted.revoked:
-                raise refusal(EKEYREVOKED, _TRUST, "the keyring is revoked")
-            keys = trusted.all_keys() if isinstance(trusted, Keyring) else iter(())
+            keys = list(trusted.all_keys()) if isinstance(trusted, Keyring) else []
             for key in keys:
-                if key.certificate.is_named_by(name):
-                    if key.revoked:
-                        raise refusal(EKEYREVOKED, _TRUST, "the signer's key is revoked")
+                if not key.revoked and key.certificate.is_named_by(name):
                     return key.certificate
+            if any(key.revoked for key in keys):
+                raise refusal(EKEYREVOKED, _TRUST, "no key fits, and one is revoked")
             return None
 
         source = "certs/system_keyring.c verify_pkcs7_signature"
         try:
-            check_pkcs7(cms.parse(signature), payload, find_key)
+            message = cms.parse(signature)
+            check_pkcs7(message, payload, find_key, profile.digests, profile.algorithms)
         except InputError as error:
             raise refusal(EBADMSG, source, error.message) from error
         except Pkcs7Error as error:
@@ -173,3 +312,11 @@ class Keyrings:
         if not isinstance(found, Keyring):
             raise refusal(EINVAL, _LOOKUP, f"{keyring_id} names no keyring")
         return found
+
+    def _known(self, serial: int) -> Keyring | Key:
+        if serial not in self._by_id:
+            raise refusal(ENOKEY, _LOOKUP, f"no key with serial {serial}")
+        return self._by_id[serial]
+
+    def _all_keyrings(self) -> Iterator[Keyring]:
+        return (item for item in self._by_id.values() if isinstance(item, Keyring))

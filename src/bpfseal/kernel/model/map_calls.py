@@ -56,6 +56,9 @@ def map_create(state: KernelState, attributes: MapAttributes) -> int:
     Raises:
         KernelError: what ``map_create`` answers.
     """
+    if attributes.excl_prog_hash is not None and not state.profile.has_exclusive_maps:
+        source = "kernel/bpf/syscall.c map_create"
+        raise refusal(EINVAL, source, "this kernel knows no exclusive maps (CHECK_ATTR)")
     check_map(attributes)
     check_name(attributes.name)
     template = _template(state, attributes) if attributes.type in _MAPS_OF_MAPS else None

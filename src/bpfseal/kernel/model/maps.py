@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from errno import E2BIG, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, EPERM
+from errno import E2BIG, EACCES, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, EPERM
 from typing import Final
 
 from bpfseal.bpf.uapi import SHA256_SIZE, MapFlag, MapType, ProgType
@@ -77,6 +77,7 @@ class ModelMap(KernelObject):
     Attributes:
         attributes: the attributes of its creation.
         frozen: user space can write no more.
+        writers: writable mappings of it that user space has.
         template: the inner map that gives a map of maps the shape of its elements.
         owner_type: the type of the programs in a PROG_ARRAY, once there is one.
     """
@@ -92,6 +93,7 @@ class ModelMap(KernelObject):
         super().__init__()
         self.attributes = attributes
         self.frozen = False
+        self.writers = 0
         self.template = template
         self.owner_type: ProgType | None = None
         self._memory = memory
@@ -202,10 +204,41 @@ class ModelMap(KernelObject):
         """Make the map read-only for user space.
 
         Raises:
-            KernelError: EPERM if user space cannot write it already.
+            KernelError: EPERM if user space cannot write it already, EBUSY while it has a writable
+                mapping.
         """
-        self._require_writable("kernel/bpf/syscall.c map_freeze")
+        source = "kernel/bpf/syscall.c map_freeze"
+        self._require_writable(source)
+        if self.writers:
+            raise refusal(EBUSY, source, "user space has a writable mapping of the map")
         self.frozen = True
+
+    def mmap(self, *, writable: bool) -> Region:
+        """Map the values into user space; `munmap` takes the mapping away.
+
+        Raises:
+            KernelError: ENOTSUPP for a map without BPF_F_MMAPABLE, EPERM for a writable mapping of
+                a frozen map, EACCES for one of a map that programs may only read.
+        """
+        source = "kernel/bpf/syscall.c bpf_map_mmap"
+        given = self.attributes
+        if not self._is_plain_array or not given.flags & MapFlag.MMAPABLE:
+            raise refusal(ENOTSUPP, source, "the map is not made with BPF_F_MMAPABLE")
+        if writable and self.frozen:
+            raise refusal(EPERM, source, "the map is frozen")
+        if writable and given.flags & MapFlag.RDONLY_PROG:
+            raise refusal(EACCES, source, "programs rely on its contents (BPF_F_RDONLY_PROG)")
+        name = f"mapping of map {self.name}"
+        region = self._memory.map(name, self._values(), writable=writable, user=True)
+        self.writers += writable
+        self.hold()
+        return region
+
+    def munmap(self, region: Region) -> None:
+        """Take a mapping away that `mmap` made."""
+        self._memory.unmap(region)
+        self.writers -= region.writable
+        self.drop()
 
     @property
     def has_hash(self) -> bool:

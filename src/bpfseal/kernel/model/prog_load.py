@@ -1,9 +1,12 @@
-"""BPF_PROG_LOAD, in the order of the seed's kernel.
+"""BPF_PROG_LOAD, in the order of the kernel that the model is.
 
-Copy insns and licence, resolve the program's BTF, verify the signature, set verdict and keyring,
-ask the LSM hooks, resolve kfunc calls through the program's BTF, verify.
+The seed's kernel and Linux 6.18 to 7.2 verify the signature first, then ask the LSM hooks, then
+start the verifier. Linux 7.3 starts the verifier, which computes the digest of a signed program,
+binds the maps of ``fd_array_cnt``, verifies the signature over insns and contents of these maps,
+and asks the LSM hooks before it looks at an insn.
 
-Source: kernel/bpf/syscall.c ``bpf_prog_load`` with the series.
+Source: kernel/bpf/syscall.c ``bpf_prog_load`` with the series, and of 7.2.12; kernel/bpf/verifier.c
+``bpf_check`` of 7.3.4.
 
 Example:
     >>> fd = prog_load(state, ProgAttributes(ProgType.SYSCALL, "demo", insns, "GPL", flags=16))
@@ -12,22 +15,23 @@ Example:
 from __future__ import annotations
 
 import hashlib
-from errno import E2BIG, EACCES, EBADMSG, EINVAL, ENOENT
+from errno import E2BIG, EACCES, EINVAL, ENOENT
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.attr import PROG_LOAD
 from bpfseal.bpf.insn import INSN_SIZE, Insn, decode_insns, encode_insns
-from bpfseal.bpf.uapi import AttachType, ProgType
+from bpfseal.bpf.uapi import AttachType, Cmd, ProgType
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import KernelError
-from bpfseal.kernel.model import lsm, verifier
+from bpfseal.kernel.model import fd_array, lsm, signature, verifier
 from bpfseal.kernel.model.btf_objects import BtfObject
 from bpfseal.kernel.model.map_calls import check_name
+from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.model.program import ModelProgram, ProgAttributes
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.relocate import relocate
 from bpfseal.kernel.model.state import KernelState
-from bpfseal.kernel.model.verdict import KeyringKind, Verdict
 
 _SOURCE = "kernel/bpf/syscall.c bpf_prog_load"
 _KNOWN_FLAGS: Final = 0xFF
@@ -89,31 +93,56 @@ _ATTACH_TYPES: Final[dict[int, frozenset[int]]] = {
 
 
 def prog_load(state: KernelState, attributes: ProgAttributes) -> int:
-    """Load a program and return its fd.
+    """Load a program and return its fd; its log is in ``state.verifier_log``.
 
     Raises:
         KernelError: the first check that refuses.
     """
-    _check_attributes(state, attributes)
-    insns = tuple(decode_insns(attributes.insns))
-    btf = _own_btf(state, attributes.btf_fd)
-    program = ModelProgram(attributes, _digest(insns), insns, btf)
-    _check_signature(state, program)
-    if attributes.type not in set(ProgType) - {ProgType.UNSPEC}:
-        raise refusal(EINVAL, f"{_SOURCE} (find_prog_type)", f"program type {attributes.type}")
-    check_name(attributes.name)
-    lsm.ask(state.hooks, lsm.Operation.BPF_PROG_LOAD, program.facts_for(program.verdict))
-    program.insns = _resolve_kfuncs(state, program)
-    verifier.check(state, program)
-    program.attach_target = _attach_target(state, attributes)
-    if program.type is ProgType.SYSCALL:
-        program.runnable = relocate(state, program)
+    state.verifier_log = ""
+    try:
+        program = _load(state, attributes)
+    except KernelError as error:
+        error.log = state.verifier_log = state.verifier_log + error.log
+        raise
     program.acquire()
     state.programs.append(program)
     return state.fds.install(program)
 
 
+def _load(state: KernelState, attributes: ProgAttributes) -> ModelProgram:
+    profile = state.profile
+    _check_attributes(state, attributes)
+    insns = tuple(decode_insns(attributes.insns))
+    btf = _own_btf(state, attributes.btf_fd) if profile.covers_btf else None
+    program = ModelProgram(attributes, _digest(insns), insns, btf)
+    if program.is_signed and not profile.verifies_in_verifier:
+        signature.verify(state, program)
+    if attributes.type not in set(ProgType) - {ProgType.UNSPEC}:
+        raise refusal(EINVAL, f"{_SOURCE} (find_prog_type)", f"program type {attributes.type}")
+    check_name(attributes.name)
+    if profile.verifies_in_verifier:
+        if insns[-1].code == op.LD_IMM64:
+            log = "invalid bpf_ld_imm64 insn"
+            raise refusal(EINVAL, "kernel/bpf/verifier.c bpf_check", log, log=log)
+        fd_array.bind(state, program, has_digest=program.is_signed)
+        if program.is_signed:
+            signature.verify_with_maps(state, program)
+    lsm.ask(state.hooks, lsm.Operation.BPF_PROG_LOAD, program.facts_for(program.verdict))
+    if profile.covers_btf:
+        program.insns = _resolve_kfuncs(state, program)
+    if not profile.verifies_in_verifier:
+        fd_array.bind(state, program, has_digest=False)
+    if not profile.covers_btf and (attributes.func_info or attributes.line_info_count):
+        program.btf = _own_btf(state, attributes.btf_fd)
+    verifier.check(state, program)
+    program.attach_target = _attach_target(state, attributes)
+    if program.type is ProgType.SYSCALL:
+        program.runnable = relocate(state, program)
+    return program
+
+
 def _check_attributes(state: KernelState, attributes: ProgAttributes) -> None:
+    _check_known(state.profile, attributes)
     if attributes.flags & ~_KNOWN_FLAGS:
         raise refusal(EINVAL, _SOURCE, f"prog_flags {attributes.flags:#x}")
     slots, rest = divmod(len(attributes.insns), INSN_SIZE)
@@ -126,6 +155,20 @@ def _check_attributes(state: KernelState, attributes: ProgAttributes) -> None:
     if allowed is not None and attributes.expected_attach_type not in allowed:
         number = attributes.expected_attach_type
         raise refusal(EINVAL, source, f"expected_attach_type {number}")
+
+
+def _check_known(profile: Profile, attributes: ProgAttributes) -> None:
+    """Refuse attributes that came to ``union bpf_attr`` after this kernel.
+
+    Raises:
+        KernelError: E2BIG for bytes behind the union, EINVAL for those behind the last field.
+    """
+    source = "kernel/bpf/syscall.c __sys_bpf"
+    if attributes.signature is not None and not profile.has_signatures:
+        raise refusal(E2BIG, source, "this kernel knows no signatures")
+    last = profile.last_fields.get(Cmd.PROG_LOAD, "keyring_id")
+    if attributes.fd_array_count and PROG_LOAD.end(last) < PROG_LOAD.end("fd_array_cnt"):
+        raise refusal(EINVAL, _SOURCE, "this kernel knows no fd_array_cnt")
 
 
 def _own_btf(state: KernelState, fd: int) -> BtfObject | None:
@@ -155,30 +198,6 @@ def _digest(insns: tuple[Insn, ...]) -> bytes:
             stable[index] = insn._replace(imm=0)
             stable[index + 1] = insns[index + 1]._replace(imm=0)
     return hashlib.sha256(encode_insns(stable)).digest()
-
-
-def _check_signature(state: KernelState, program: ModelProgram) -> None:
-    """Verify a program's signature, and set its verdict and keyring.
-
-    Raises:
-        KernelError: EINVAL for a signature that is too large or a keyring that cannot be
-            resolved, then what the verification answers.
-    """
-    attributes = program.attributes
-    if attributes.signature is None:
-        return
-    source = "kernel/bpf/syscall.c bpf_prog_verify_signature"
-    if len(attributes.signature) > state.profile.max_signature_size:
-        limit = state.profile.max_signature_size
-        raise refusal(EINVAL, source, f"the signature is larger than {limit} bytes")
-    keyring = state.keyrings.resolve(attributes.keyring_id)
-    if not attributes.signature:
-        raise refusal(EBADMSG, source, "the signature is empty")
-    parts = {"insns": attributes.insns, "btf": program.btf.raw if program.btf else b""}
-    payload = b"".join(parts[part] for part in state.profile.signed_parts)
-    state.keyrings.verify(attributes.signature, payload, keyring)
-    program.verdict = Verdict.OK
-    program.keyring = KeyringKind.of(attributes.keyring_id)
 
 
 def _resolve_kfuncs(state: KernelState, program: ModelProgram) -> tuple[Insn, ...]:

@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bpfseal.bpf.insn import Insn
 from bpfseal.bpf.uapi import ProgType
@@ -17,6 +18,18 @@ from bpfseal.kernel.model.fds import KernelObject
 from bpfseal.kernel.model.lsm import ProgramFacts
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.verdict import KeyringKind, Verdict
+
+
+class Pointer(NamedTuple):
+    """Bytes that a call points to and that are read when they are needed.
+
+    Attributes:
+        address: where they are.
+        size: how many they are said to be.
+    """
+
+    address: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +49,10 @@ class ProgAttributes:
         func_info: type ids of the functions' FUNCs, by insn offset.
         line_info_count: number of line records.
         core_relo_count: number of CO-RE records.
-        fd_array: the fds that insns name by index.
+        fd_array: the fds that insns name by index, as many as can be read and are asked for.
+        fd_array_is_cut: there is an array, and what comes behind `fd_array` cannot be read.
         fd_array_count: how many of these the kernel shall bind before anything else.
-        signature: the signature, or ``None``.
+        signature: the signature, where it is if it is still to be read, or ``None``.
         keyring_id: the keyring to verify it with.
         is_kernel: the call came from inside the kernel.
     """
@@ -56,8 +70,9 @@ class ProgAttributes:
     line_info_count: int = 0
     core_relo_count: int = 0
     fd_array: tuple[int, ...] = ()
+    fd_array_is_cut: bool = False
     fd_array_count: int = 0
-    signature: bytes | None = None
+    signature: bytes | Pointer | None = None
     keyring_id: int = 0
     is_kernel: bool = False
 
@@ -150,6 +165,11 @@ class ModelProgram(KernelObject):
     def type(self) -> ProgType:
         """The program type."""
         return ProgType(self.attributes.type)
+
+    @property
+    def is_signed(self) -> bool:
+        """It came with a signature."""
+        return self.attributes.signature is not None
 
     @property
     def label(self) -> str:

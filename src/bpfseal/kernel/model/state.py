@@ -60,6 +60,8 @@ class KernelState:
         programs: every program that was loaded, in order.
         calls: every call, in order.
         printed: what programs printed.
+        verifier_log: what the last BPF_PROG_LOAD wrote into its log.
+        bpf_keyring_unsealed: the boot parameter ``bpf.keyring_unsealed=1``.
     """
 
     profile: Profile
@@ -68,11 +70,26 @@ class KernelState:
     hooks: Sequence[Hook]
     memory: Memory = field(default_factory=Memory)
     fds: FdTable = field(default_factory=FdTable)
-    keyrings: Keyrings = field(default_factory=Keyrings)
+    keyrings: Keyrings = field(init=False)
     maps: list[ModelMap] = field(default_factory=list)
     programs: list[ModelProgram] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
+    verifier_log: str = ""
+    bpf_keyring_unsealed: bool = False
+
+    def __post_init__(self) -> None:
+        self.keyrings = Keyrings(self.profile, bpf_unsealed=self.bpf_keyring_unsealed)
+
+    @property
+    def has_excl(self) -> bool:
+        """Whether ``struct bpf_map`` has the field ``excl``.
+
+        Where that depends on the update of a release, the kernel's BTF says; a synthetic one
+        assumes that it has.
+        """
+        answer = self.profile.has_excl
+        return answer == "yes" or (answer == "some" and self.btf.has_member("bpf_map", "excl"))
 
     def map_at(self, address: int) -> ModelMap | None:
         """Return the map whose ``struct bpf_map`` is at an address."""

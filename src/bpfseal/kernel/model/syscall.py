@@ -12,7 +12,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from errno import E2BIG, EFAULT, EINVAL
 from typing import Final
 
@@ -22,20 +21,19 @@ from bpfseal.bpf.attr import AttrLayout
 from bpfseal.bpf.insn import INSN_SIZE, decode_insns
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
+from bpfseal.kernel.model.attributes import Attr, Place
 from bpfseal.kernel.model.btf_objects import MAX_BTF_SIZE, BtfObject
 from bpfseal.kernel.model.map_calls import map_create, map_freeze, map_update
 from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.maps import ModelMap
-from bpfseal.kernel.model.memory import MemoryFault
 from bpfseal.kernel.model.prog_load import prog_load
-from bpfseal.kernel.model.program import ProgAttributes
+from bpfseal.kernel.model.program import Pointer, ProgAttributes
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
 
 LICENSE_SIZE: Final = 128
 """Bytes of a licence with its final zero (``bpf_prog_load``)."""
 
-_PAGE_SIZE: Final = 4096
 _U32: Final = 0xFFFFFFFF
 _SOURCE = "kernel/bpf/syscall.c __sys_bpf"
 _INDEXED: Final = frozenset({op.PSEUDO_MAP_IDX, op.PSEUDO_MAP_IDX_VALUE})
@@ -44,41 +42,6 @@ _MIN_RECORD: Final = {"func_info": 8, "line_info": 16, "core_relo": 16}
 
 _MAX_RECORD: Final = 252
 _MAX_RECORDS: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Attr:
-    """The attributes of one call: the fields by name, and what their pointers lead to."""
-
-    state: KernelState
-    layout: AttrLayout
-    raw: bytes
-    fields: dict[str, int]
-
-    def __getitem__(self, field: str) -> int:
-        return self.fields[field]
-
-    def text(self, field: str) -> str:
-        """Return a name field."""
-        return self.layout.name_field(self.raw, field)
-
-    def describe(self) -> str:
-        """Return what the call is about: the name of the new object, or a fd."""
-        for field in ("map_name", "prog_name"):
-            if field in self.layout.fields:
-                return self.text(field)
-        return f"fd {self['map_fd']}" if "map_fd" in self.fields else f"{self['btf_size']} bytes"
-
-    def bytes_at(self, field: str, size: int) -> bytes:
-        """Return the bytes behind a pointer.
-
-        Raises:
-            KernelError: EFAULT.
-        """
-        try:
-            return self.state.memory.read(self.fields[field], size)
-        except MemoryFault as fault:
-            raise refusal(EFAULT, _SOURCE, f"{field}: {fault.message}") from fault
 
 
 def sys_bpf(state: KernelState, caller: str, command: int, address: int, size: int) -> int:
@@ -93,41 +56,18 @@ def sys_bpf(state: KernelState, caller: str, command: int, address: int, size: i
     """
     command &= _U32
     name = Cmd(command).name.lower() if command in set(Cmd) else f"command {command}"
-    if command not in _COMMANDS:
+    if command not in COMMANDS:
         refused = refusal(EINVAL, "kernel/bpf/syscall.c bpf_sys_bpf", f"{name} from a program")
         return state.note(caller, name, "", refused)
-    layout, run = _COMMANDS[command]
+    layout, run = COMMANDS[command]
     try:
-        raw = _copy(state, address, size & _U32, layout)
+        attr = Attr.copy(state, Cmd(command), layout, Place(address, size & _U32, is_kernel=True))
     except KernelError as error:
         return state.note(caller, name, "", error)
-    attr = _Attr(state, layout, raw, layout.unpack(raw))
     return state.answer(caller, name, attr.describe(), lambda: run(attr))
 
 
-def _copy(state: KernelState, address: int, size: int, layout: AttrLayout) -> bytes:
-    """Return the attributes, cut to the size of the kernel's union.
-
-    Raises:
-        KernelError: E2BIG for more than a page, or for bytes behind the union that are not zero;
-            EINVAL for bytes behind the command's last field that are not zero (``CHECK_ATTR``);
-            EFAULT for bytes that cannot be read.
-    """
-    if size > _PAGE_SIZE:
-        raise refusal(E2BIG, _SOURCE, f"attributes of {size} bytes")
-    try:
-        raw = state.memory.read(address, size)
-    except MemoryFault as fault:
-        raise refusal(EFAULT, _SOURCE, fault.message) from fault
-    if any(raw[state.profile.attr_size :]):
-        raise refusal(E2BIG, _SOURCE, "attributes that this kernel does not know are not zero")
-    end = max(field.end for field in layout.fields.values())
-    if any(raw[end : state.profile.attr_size]):
-        raise refusal(EINVAL, _SOURCE, "attributes of other commands are not zero (CHECK_ATTR)")
-    return raw[: state.profile.attr_size]
-
-
-def _map_create(attr: _Attr) -> int:
+def _map_create(attr: Attr) -> int:
     source = "kernel/bpf/syscall.c map_create"
     exclusive = None
     if attr["excl_prog_hash"]:
@@ -156,7 +96,7 @@ def _map_create(attr: _Attr) -> int:
     )
 
 
-def _map_update(attr: _Attr) -> int:
+def _map_update(attr: Attr) -> int:
     target = attr.state.fds.get_as(attr["map_fd"], ModelMap)
     key = attr.bytes_at("key", target.attributes.key_size)
     value = attr.bytes_at("value", target.transfer_size)
@@ -164,19 +104,19 @@ def _map_update(attr: _Attr) -> int:
     return 0
 
 
-def _map_freeze(attr: _Attr) -> int:
+def _map_freeze(attr: Attr) -> int:
     map_freeze(attr.state, attr["map_fd"])
     return 0
 
 
-def _btf_load(attr: _Attr) -> int:
+def _btf_load(attr: Attr) -> int:
     size = attr["btf_size"]
     if size > MAX_BTF_SIZE:
         raise refusal(E2BIG, "kernel/bpf/btf.c btf_parse", f"BTF of {size} bytes")
     return attr.state.fds.install(BtfObject.load(attr.bytes_at("btf", size)))
 
 
-def _prog_load(attr: _Attr) -> int:
+def _prog_load(attr: Attr) -> int:
     source = "kernel/bpf/syscall.c bpf_prog_load"
     count = attr["insn_cnt"]
     if not 0 < count <= attr.state.profile.max_insns:
@@ -184,10 +124,8 @@ def _prog_load(attr: _Attr) -> int:
     insns = attr.bytes_at("insns", count * INSN_SIZE)
     signature = None
     if attr["signature"]:
-        size = attr["signature_size"]
-        if size > attr.state.profile.max_signature_size:
-            raise refusal(EINVAL, source, f"signature of {size} bytes")
-        signature = attr.bytes_at("signature", size)
+        signature = Pointer(attr["signature"], attr["signature_size"])
+    fds, is_cut = _fd_array(attr, insns)
     func_info = _records(attr, "func_info")
     return prog_load(
         attr.state,
@@ -207,24 +145,26 @@ def _prog_load(attr: _Attr) -> int:
             ),
             line_info_count=len(_records(attr, "line_info")),
             core_relo_count=len(_records(attr, "core_relo")),
-            fd_array=_fd_array(attr, insns),
+            fd_array=fds,
+            fd_array_is_cut=is_cut,
             fd_array_count=attr["fd_array_cnt"],
             signature=signature,
             keyring_id=attr["keyring_id"],
-            is_kernel=True,
+            is_kernel=attr.place.is_kernel,
         ),
     )
 
 
-def _license(attr: _Attr) -> str:
-    try:
-        raw = attr.state.memory.cstring(attr["license"], LICENSE_SIZE - 1)
-    except MemoryFault as fault:
-        raise refusal(EFAULT, _SOURCE, f"license: {fault.message}") from fault
-    return raw.decode("utf-8", "backslashreplace")
+def _license(attr: Attr) -> str:
+    """Return the licence, cut off where the kernel's copy ends (``strncpy_from_bpfptr``)."""
+    address, room = attr["license"], LICENSE_SIZE - 1
+    found = attr.up_to("license", room)
+    if b"\0" not in found and len(found) < room:
+        raise refusal(EFAULT, _SOURCE, f"license: {address + len(found):#x} cannot be read")
+    return found.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
-def _records(attr: _Attr, what: str) -> list[bytes]:
+def _records(attr: Attr, what: str) -> list[bytes]:
     """Return the func_info, line_info or CO-RE records of a program.
 
     Raises:
@@ -240,27 +180,30 @@ def _records(attr: _Attr, what: str) -> list[bytes]:
     return [raw[start : start + size] for start in range(0, len(raw), size)]
 
 
-def _fd_array(attr: _Attr, insns: bytes) -> tuple[int, ...]:
-    """Return as many entries of the fd array as the insns name."""
+def _fd_array(attr: Attr, insns: bytes) -> tuple[tuple[int, ...], bool]:
+    """Return the entries of the fd array that are asked for, and whether it breaks off before.
+
+    The kernel reads each entry when it needs it: one that cannot be read is no fault until then.
+    """
     if not attr["fd_array"]:
-        return ()
+        return (), False
     named = (
         insn.imm + 1 for insn in decode_insns(insns) if insn.is_ld_imm64 and insn.src in _INDEXED
     )
     count = max(max(named, default=0), attr["fd_array_cnt"])
-    if not 0 <= count <= _MAX_RECORDS:
-        raise refusal(EFAULT, _SOURCE, f"fd_array of {count} entries")
-    raw = attr.bytes_at("fd_array", 4 * count)
-    return tuple(
+    raw = attr.up_to("fd_array", 4 * min(count, _MAX_RECORDS))
+    fds = tuple(
         int.from_bytes(raw[start : start + 4], "little", signed=True)
-        for start in range(0, len(raw), 4)
+        for start in range(0, len(raw) - 3, 4)
     )
+    return fds, len(fds) < count
 
 
-_COMMANDS: Final[dict[int, tuple[AttrLayout, Callable[[_Attr], int]]]] = {
+COMMANDS: Final[dict[int, tuple[AttrLayout, Callable[[Attr], int]]]] = {
     Cmd.MAP_CREATE: (layouts.MAP_CREATE, _map_create),
     Cmd.MAP_UPDATE_ELEM: (layouts.MAP_ELEM, _map_update),
     Cmd.MAP_FREEZE: (layouts.MAP_FREEZE, _map_freeze),
     Cmd.BTF_LOAD: (layouts.BTF_LOAD, _btf_load),
     Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
 }
+"""The commands that a program may give, as far as loaders do: what they read, what they do."""

@@ -13,24 +13,20 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from errno import E2BIG, EACCES, EINVAL, EPROTO
+from errno import EACCES, EINVAL
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn
-from bpfseal.bpf.uapi import AttachType, MapType, ProgFlag, ProgType
+from bpfseal.bpf.uapi import AttachType, ProgFlag, ProgType
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import KernelError
-from bpfseal.kernel.model.btf_objects import BtfObject
+from bpfseal.kernel.model import fd_array
 from bpfseal.kernel.model.decode import decode, insn_starts
-from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.processor import FRAME_POINTER, STACK_SIZE, Trap
 from bpfseal.kernel.model.program import MapReference, ModelProgram
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
-
-MAX_USED_MAPS: Final = 64
-"""MAX_USED_MAPS (include/linux/bpf_verifier.h)."""
 
 GPL_COMPATIBLE: Final = frozenset(
     {
@@ -44,28 +40,6 @@ GPL_COMPATIBLE: Final = frozenset(
 )
 """Licences that may call kfuncs (include/linux/license.h)."""
 
-_SLEEPABLE_MAPS: Final = frozenset(
-    {
-        MapType.HASH,
-        MapType.LRU_HASH,
-        MapType.ARRAY,
-        MapType.PERCPU_HASH,
-        MapType.PERCPU_ARRAY,
-        MapType.LRU_PERCPU_HASH,
-        MapType.ARRAY_OF_MAPS,
-        MapType.HASH_OF_MAPS,
-        MapType.RINGBUF,
-        MapType.USER_RINGBUF,
-        MapType.SK_STORAGE,
-        MapType.INODE_STORAGE,
-        MapType.TASK_STORAGE,
-        MapType.CGRP_STORAGE,
-        MapType.QUEUE,
-        MapType.STACK,
-        MapType.ARENA,
-        MapType.INSN_ARRAY,
-    }
-)
 _MAP_SOURCES: Final = {
     op.PSEUDO_MAP_FD: "fd",
     op.PSEUDO_MAP_VALUE: "fd",
@@ -103,36 +77,13 @@ def check(state: KernelState, program: ModelProgram) -> None:
     Raises:
         KernelError: the program is refused.
     """
-    _bind_fd_array(state, program)
     _check_licence(program)
     _check_func_info(program)
     _check_structure(program)
     _resolve_maps(state, program)
-    _check_sleepable(program)
+    _check_sleepable(state, program)
     _check_kfuncs(state, program)
     _check_stack(program.insns)
-
-
-def _bind_fd_array(state: KernelState, program: ModelProgram) -> None:
-    """Bind the maps of `fd_array_cnt` (``process_fd_array``).
-
-    The digest is not computed yet at that point, so no exclusive map can be bound this way.
-    """
-    given = program.attributes
-    if given.fd_array_count > len(given.fd_array):
-        raise _refuse(EINVAL, "process_fd_array", "fd_array_cnt without so many fds")
-    for fd in given.fd_array[: given.fd_array_count]:
-        item = state.fds.get(fd)
-        if isinstance(item, ModelMap):
-            if item.attributes.excl_prog_hash is not None:
-                raise _refuse(
-                    EACCES,
-                    "check_map_prog_compatibility (before bpf_prog_calc_tag)",
-                    "program's hash doesn't match map's excl_prog_hash",
-                )
-            program.bound.append(item)
-        elif not isinstance(item, BtfObject):
-            raise _refuse(EINVAL, "process_fd_array", f"fd {fd} is neither a map nor a BTF")
 
 
 def _check_licence(program: ModelProgram) -> None:
@@ -188,37 +139,14 @@ def _resolve_maps(state: KernelState, program: ModelProgram) -> None:
         if by is None or (offset and not into_value):
             log = f"unrecognized bpf_ld_imm64 insn at {index}"
             raise _refuse(EINVAL, "resolve_pseudo_ldimm64", log)
-        fd = insn.imm if by == "fd" else _fd_at(program, insn.imm)
-        named = state.fds.get_as(fd, ModelMap)
-        _check_map(named, program)
+        find = fd_array.map_by_fd if by == "fd" else fd_array.map_at
+        named = find(state, program, insn.imm)
         program.references.append(MapReference(index, named, offset if into_value else None))
         if into_value:
             named.value_address(offset)
-        if len(program.used_maps) > MAX_USED_MAPS:
-            log = f"The total number of maps per program has reached the limit of {MAX_USED_MAPS}"
-            raise _refuse(E2BIG, "__add_used_map", log)
 
 
-def _fd_at(program: ModelProgram, index: int) -> int:
-    fds = program.attributes.fd_array
-    if not 0 <= index < len(fds):
-        log = "fd_idx without fd_array is invalid"
-        raise _refuse(EPROTO, "resolve_pseudo_ldimm64", log)
-    return fds[index]
-
-
-def _check_map(named: ModelMap, program: ModelProgram) -> None:
-    """Check that a program may use a map (``check_map_prog_compatibility``)."""
-    function = "check_map_prog_compatibility"
-    exclusive_to = named.attributes.excl_prog_hash
-    if exclusive_to is not None and exclusive_to != program.digest:
-        raise _refuse(EACCES, function, "program's hash doesn't match map's excl_prog_hash")
-    if program.attributes.flags & ProgFlag.SLEEPABLE and named.type not in _SLEEPABLE_MAPS:
-        log = "Sleepable programs can only use array, hash, ringbuf and local storage maps"
-        raise _refuse(EINVAL, function, log)
-
-
-def _check_sleepable(program: ModelProgram) -> None:
+def _check_sleepable(state: KernelState, program: ModelProgram) -> None:
     """Check the flag BPF_F_SLEEPABLE (``check_attach_btf_id``)."""
     sleepable = bool(program.attributes.flags & ProgFlag.SLEEPABLE)
     if program.type is ProgType.SYSCALL:
@@ -230,10 +158,7 @@ def _check_sleepable(program: ModelProgram) -> None:
         and program.attributes.expected_attach_type in _SLEEPABLE_TRACING
     )
     if sleepable and not can_sleep:
-        log = (
-            "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be"
-            " sleepable"
-        )
+        log = state.profile.not_sleepable_log
         raise _refuse(EINVAL, "check_attach_btf_id", log)
 
 

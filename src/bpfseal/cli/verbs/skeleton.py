@@ -1,0 +1,63 @@
+"""``bpfseal skeleton``: source code that embeds a bundle and loads it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from bpfseal.bundle.files import write_files
+from bpfseal.cli.console import Console
+from bpfseal.cli.inputs import (
+    ALL,
+    SCHEME_CHOICES,
+    STDIO,
+    naming,
+    read_input,
+    shown,
+    variants,
+)
+from bpfseal.cli.options import Options
+from bpfseal.errors import UsageError
+
+SUMMARY: Final = "write C or Python source that embeds a bundle and loads it"
+LANGUAGES: Final = ("c", "python")
+
+
+def configure(options: Options) -> None:
+    """Declare the arguments and options."""
+    options.argument("language", choices=LANGUAGES, help="what to write")
+    options.argument("input", metavar="IN", help="object or bundle, - for stdin")
+    options.add("--scheme", choices=SCHEME_CHOICES, default=ALL, help="variants to embed")
+    options.add("-o", "--output", metavar="FILE", help="where to write; stdout if not given")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Write the source."""
+    from bpfseal.bundle.skeleton_c import c_skeleton
+    from bpfseal.bundle.skeleton_python import python_skeleton
+
+    output = STDIO if args.output is None else str(args.output)
+    if output == STDIO and console.json:
+        raise UsageError("--json needs stdout for itself", hint="-o FILE")
+    bundle = read_input(args.input, args.scheme)
+    with naming(shown(args.input)):
+        embedded = replace(bundle, variants=variants(bundle, args.scheme))
+        source = (c_skeleton if args.language == "c" else python_skeleton)(embedded)
+    if output == STDIO:
+        sys.stdout.write(source)
+        return 0
+    write_files({Path(output): source.encode()})
+    schemes = [variant.loader.scheme_name for variant in embedded.variants]
+    console.result(
+        input=args.input,
+        file=output,
+        language=args.language,
+        name=bundle.name,
+        schemes=schemes,
+        size=len(source),
+    )
+    console.say(f"{output}: {bundle.name} in {args.language}, {', '.join(schemes)}")
+    return 0

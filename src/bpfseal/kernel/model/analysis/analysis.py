@@ -1,0 +1,136 @@
+"""The analysis of one program from its first insn to the verdict.
+
+Example:
+    >>> findings = analyse_program(state, program, log_level=1)
+    >>> findings.log
+    'processed 7 insns (limit 1000000)\\n'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from errno import EACCES
+from typing import Final
+
+from bpfseal.bpf import opcodes as op
+from bpfseal.kernel.model.analysis.control_flow import CALL, Flow, analyse
+from bpfseal.kernel.model.analysis.env import Env, Rights
+from bpfseal.kernel.model.analysis.explorer import Explorer
+from bpfseal.kernel.model.analysis.log import Log
+from bpfseal.kernel.model.analysis.map_struct import map_fields
+from bpfseal.kernel.model.analysis.refused import Refused
+from bpfseal.kernel.model.processor import STACK_SIZE
+from bpfseal.kernel.model.program import ModelProgram
+from bpfseal.kernel.model.refusal import refusal
+from bpfseal.kernel.model.state import KernelState
+
+_STACK_ROUNDING: Final = 16
+"""Stack of a function in a chain of calls counts in whole steps (``round_up_stack_depth``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is known of a program that passed.
+
+    Attributes:
+        log: the verifier's log, empty at level 0.
+        processed: how many insns were looked at.
+        max_ctx_offset: the end of the part of the context that the program uses: a run needs a
+            context of so many bytes.
+    """
+
+    log: str
+    processed: int
+    max_ctx_offset: int
+
+
+def analyse_program(
+    state: KernelState,
+    program: ModelProgram,
+    *,
+    is_gpl: bool,
+    rights: Rights | None = None,
+    log_level: int = 0,
+) -> Findings:
+    """Follow all paths of a program whose maps and kfuncs are resolved.
+
+    Args:
+        state: the kernel.
+        program: the program.
+        is_gpl: its licence is compatible with the GPL.
+        rights: what the process that loads may do; everything by default.
+        log_level: as in ``union bpf_attr``: 0, 1 for the failing path, 2 for all.
+
+    Raises:
+        KernelError: the program is refused. Its log ends with the reason.
+    """
+    log = Log(log_level)
+    env = Env(
+        insns=program.insns,
+        references={reference.index: reference for reference in program.references},
+        profile=state.profile,
+        btf=state.btf,
+        is_gpl=is_gpl,
+        rights=rights or Rights(),
+        log=log,
+        map_fields=map_fields(
+            has_hash=state.profile.has_exclusive_maps, has_excl=state.has_excl
+        ),
+    )
+    processed = 0
+    explorer: Explorer | None = None
+    try:
+        flow = analyse(program.insns)
+        explorer = Explorer(env, flow)
+        explorer.run()
+        _check_stack_depth(env, flow)
+    except Refused as refused:
+        log.write(refused.message)
+        if log.level:
+            log.write(_summary(env, explorer.processed if explorer else 0))
+        reason = refused.message.splitlines()[-1]
+        source = f"kernel/bpf/verifier.c {refused.function}, insn {env.index}"
+        raise refusal(refused.errno, source, reason, log=log.text.rstrip("\n")) from refused
+    processed = explorer.processed
+    if log.level == 1:
+        log.rewind(0)
+    if log.level:
+        log.write(_summary(env, processed))
+    return Findings(log.text, processed, env.max_ctx_offset)
+
+
+def _summary(env: Env, processed: int) -> str:
+    return f"processed {processed} insns (limit {env.profile.max_insns})"
+
+
+def _check_stack_depth(env: Env, flow: Flow) -> None:
+    """Check that the stacks of a chain of calls fit together (``check_max_stack_depth``).
+
+    Raises:
+        Refused: EACCES.
+    """
+    calls = _calls(env, flow)
+
+    def check(function: int, used: int, depth: int) -> None:
+        own = max(env.stack_depths.get(function, 0), 1)
+        used += -(-own // _STACK_ROUNDING) * _STACK_ROUNDING
+        if used > STACK_SIZE:
+            message = f"combined stack size of {depth} calls is {used}. Too large"
+            raise env.refuse(EACCES, "check_max_stack_depth", message)
+        for called in calls.get(function, ()):
+            check(called, used, depth + 1)
+
+    check(0, 0, 1)
+
+
+def _calls(env: Env, flow: Flow) -> Mapping[int, set[int]]:
+    """Return the functions that each function calls."""
+    calls: dict[int, set[int]] = {}
+    functions = [*flow.functions, len(env.insns)]
+    for start, end in zip(functions, functions[1:], strict=False):
+        for index in range(start, end):
+            insn = env.insns[index]
+            if insn.code == CALL and insn.src == op.PSEUDO_CALL:
+                calls.setdefault(start, set()).add(index + 1 + insn.imm)
+    return calls

@@ -1,0 +1,128 @@
+"""What the verifier works on: the program, the path that it follows, and what it has found out.
+
+Example:
+    >>> env.read_register(1).kind
+    <PointerKind.CTX: 'ctx'>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from errno import EACCES
+from typing import NamedTuple
+
+from bpfseal.bpf.insn import Insn
+from bpfseal.kernel.model.kernel_btf import KernelBtf
+from bpfseal.kernel.model.maps import ModelMap
+from bpfseal.kernel.model.processor import FRAME_POINTER
+from bpfseal.kernel.model.profile import Profile
+from bpfseal.kernel.model.program import MapReference
+from bpfseal.kernel.model.analysis.log import Log
+from bpfseal.kernel.model.analysis.map_struct import Field
+from bpfseal.kernel.model.analysis.refused import Refused
+from bpfseal.kernel.model.analysis.scalar import Scalar
+from bpfseal.kernel.model.analysis.state import Frame, State
+from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value
+
+
+class Rights(NamedTuple):
+    """What the process that loads may do.
+
+    Attributes:
+        perfmon: it has CAP_PERFMON: its programs may read stack that they never wrote
+            (``bpf_allow_uninit_stack``).
+    """
+
+    perfmon: bool = True
+
+
+@dataclass(eq=False)
+class Env:
+    """A program under verification.
+
+    Attributes:
+        insns: the insns with kfunc calls resolved.
+        references: the maps that ld_imm64 insns refer to, by index.
+        profile: the kernel.
+        btf: the kernel's own BTF.
+        is_gpl: the program's licence is compatible with the GPL.
+        rights: what the process that loads may do.
+        log: the verifier's log.
+        map_fields: the fields of ``struct bpf_map``.
+        state: the state of the path that is being followed.
+        index: the insn that is being looked at.
+        stack_depths: bytes of stack that each function uses, by its first insn.
+        max_ctx_offset: the end of the part of the context that the program uses.
+    """
+
+    insns: tuple[Insn, ...]
+    references: Mapping[int, MapReference]
+    profile: Profile
+    btf: KernelBtf
+    is_gpl: bool
+    rights: Rights
+    log: Log
+    map_fields: tuple[Field, ...] = ()
+    state: State = field(default_factory=lambda: State([Frame()]))
+    index: int = 0
+    stack_depths: dict[int, int] = field(default_factory=dict)
+    max_ctx_offset: int = 0
+    last_id: int = 0
+
+    def fresh_id(self) -> int:
+        """Return an id that no value has."""
+        self.last_id += 1
+        return self.last_id
+
+    def refuse(self, errno: int, function: str, message: str) -> Refused:
+        """Return the refusal of the program, to be raised."""
+        return Refused(errno, function, message)
+
+    def read_register(self, number: int) -> Scalar | Pointer:
+        """Return what a register holds (``check_reg_arg`` with SRC_OP).
+
+        Raises:
+            Refused: EACCES, nothing was ever written to it.
+        """
+        value = self.state.frames[-1].registers[number]
+        if value is None:
+            raise Refused(EACCES, "check_reg_arg", f"R{number} !read_ok")
+        return value
+
+    def check_writable(self, number: int) -> None:
+        """Check that a register may be written (``check_reg_arg`` with DST_OP).
+
+        Raises:
+            Refused: EACCES for the frame pointer.
+        """
+        if number == FRAME_POINTER:
+            raise Refused(EACCES, "check_reg_arg", "frame pointer is read only")
+
+    def write_register(self, number: int, value: Value) -> None:
+        """Let a register hold a value.
+
+        Raises:
+            Refused: EACCES for the frame pointer.
+        """
+        if number == FRAME_POINTER:
+            raise Refused(EACCES, "check_reg_arg", "frame pointer is read only")
+        self.state.frames[-1].registers[number] = value
+
+    def frame_of(self, pointer: Pointer) -> Frame:
+        """Return the frame that a stack pointer points into."""
+        return self.state.frames[pointer.frame]
+
+    def note_stack_use(self, pointer: Pointer, off: int) -> None:
+        """Note that a function uses its stack down to an offset (``update_stack_depth``)."""
+        frame = self.state.frames[pointer.frame]
+        start = 0 if frame.call_site < 0 else self._function_called_at(frame.call_site)
+        if -off > self.stack_depths.get(start, 0):
+            self.stack_depths[start] = -off
+
+    def _function_called_at(self, call_site: int) -> int:
+        return call_site + 1 + self.insns[call_site].imm
+
+    def map_value(self, value_map: ModelMap, **fields: int) -> Pointer:
+        """Return a pointer to the value of a map."""
+        return Pointer(PointerKind.MAP_VALUE, map=value_map, **fields)

@@ -1,0 +1,292 @@
+"""Follow every path through a program until each has ended or is like one that did.
+
+Source: ``do_check``, ``is_state_visited`` and ``push_stack`` in kernel/bpf/verifier.c.
+
+Example:
+    >>> Explorer(env, flow).run()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import E2BIG, EINVAL
+from typing import Final, NamedTuple
+
+from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.insn import Insn
+from bpfseal.kernel.model.processor import MAX_CALL_FRAMES
+from bpfseal.kernel.model.analysis import alu_insns, helper_calls, kfunc_calls, pruning, scalar
+from bpfseal.kernel.model.analysis.control_flow import (
+    CALL,
+    EXIT,
+    GOTO,
+    GOTOL,
+    MAY_GOTO,
+    Flow,
+    jump_target,
+)
+from bpfseal.kernel.model.analysis.env import Env
+from bpfseal.kernel.model.analysis.jumps import split
+from bpfseal.kernel.model.analysis.disassembly import insn_line
+from bpfseal.kernel.model.analysis.log_state import state_line
+from bpfseal.kernel.model.analysis.memory_insns import load_imm64, load_insn, store_insn
+from bpfseal.kernel.model.analysis.scalar import Scalar
+from bpfseal.kernel.model.analysis.state import Frame, State
+from bpfseal.kernel.model.analysis.values import Pointer, PointerKind
+
+MAX_PENDING: Final = 8192
+"""Paths that may wait to be followed, BPF_COMPLEXITY_LIMIT_JMP_SEQ (kernel/bpf/verifier.c)."""
+
+_MAX_MISSES: Final = 64
+"""States remembered at one insn; beyond that the one that never helped longest is dropped."""
+
+_COMMENT_COLUMN: Final = 40
+
+
+class _Pending(NamedTuple):
+    """A path that waits to be followed."""
+
+    state: State
+    index: int
+    came_from: int
+    log_position: int
+
+
+class Explorer:
+    """One verification.
+
+    Attributes:
+        processed: how many insns were looked at, counting repeats.
+    """
+
+    def __init__(self, env: Env, flow: Flow) -> None:
+        self._env = env
+        self._flow = flow
+        self._pending: list[_Pending] = []
+        self._visited: dict[int, list[State]] = {}
+        self.processed = 0
+
+    def run(self) -> None:
+        """Follow all paths.
+
+        Raises:
+            Refused: the program is not safe, or too complex to tell.
+        """
+        env = self._env
+        env.state.registers[1] = Pointer(PointerKind.CTX)
+        came_from = -1
+        while True:
+            self._follow(came_from)
+            if not self._pending:
+                return
+            env.state, env.index, came_from, position = self._pending.pop()
+            env.log.rewind(position)
+
+    def _follow(self, came_from: int) -> None:
+        """Follow the current path until it ends."""
+        env, insns, joins = self._env, self._env.insns, self._flow.joins
+        limit, handlers, log = env.profile.max_insns, self._HANDLERS, env.log
+        show_state = True
+        index = env.index
+        while index >= 0:
+            env.index = index
+            insn = insns[index]
+            self.processed += 1
+            if self.processed > limit:
+                message = f"BPF program is too large. Processed {self.processed} insn"
+                raise env.refuse(E2BIG, "do_check", message)
+            if index in joins and self._is_known(index):
+                if log.level:
+                    safe = f"from {came_from} to {index}: safe" if show_state else f"{index}: safe"
+                    log.write(safe)
+                return
+            if log.level:
+                self._log_insn(insn, index, came_from, show_state=show_state)
+                before = [frame.registers.copy() for frame in env.state.frames]
+            following = handlers[insn.code & 7](self, insn, index)
+            if log.level and following >= 0 and insn.code & 7 not in (op.JMP, op.JMP32):
+                log.amend(f"; {state_line(env.state, before[-1], insn)}", _COMMENT_COLUMN)
+            show_state = following != index + 1 and insn.code != op.LD_IMM64
+            came_from = index
+            index = following
+        self._end_branch(env.state)
+
+    def _log_insn(self, insn: Insn, index: int, came_from: int, *, show_state: bool) -> None:
+        log, state = self._env.log, self._env.state
+        if show_state:
+            origin = f"from {came_from} to {index}" if came_from >= 0 else f"{index}"
+            log.write(f"{origin}: {state_line(state)}")
+        log.write(f"{index}: {insn_line(self._env.insns, index)}")
+
+    # One class of insns each. Every handler returns the insn that comes next, -1 for none.
+
+    def _alu(self, insn: Insn, index: int) -> int:
+        alu_insns.step(self._env, insn)
+        return index + 1
+
+    def _ld(self, insn: Insn, index: int) -> int:
+        load_imm64(self._env, insn, index)
+        return index + 2
+
+    def _ldx(self, insn: Insn, index: int) -> int:
+        load_insn(self._env, insn)
+        return index + 1
+
+    def _store(self, insn: Insn, index: int) -> int:
+        store_insn(self._env, insn)
+        return index + 1
+
+    def _jump(self, insn: Insn, index: int) -> int:
+        code = insn.code
+        if code == CALL:
+            return self._call(insn, index)
+        if code == EXIT:
+            return self._exit()
+        target = jump_target(insn, index)
+        assert target is not None  # noqa: S101 - every other insn of these classes jumps
+        self._env.state.jumps += 1
+        if code in (GOTO, GOTOL):
+            return target
+        if code == MAY_GOTO:
+            self._push(self._env.state.copy(), target, index)
+            self._env.state.may_gotos += 1
+            return index + 1
+        jumping, goes_on = split(self._env, insn)
+        if jumping is None:
+            return index + 1
+        if not goes_on:
+            return target
+        self._push(jumping, target, index)
+        return index + 1
+
+    def _call(self, insn: Insn, index: int) -> int:
+        if insn.src == op.PSEUDO_CALL:
+            return self._call_function(insn, index)
+        if insn.src == op.PSEUDO_KFUNC_CALL:
+            kfunc_calls.call(self._env, insn.imm)
+        else:
+            helper_calls.call(self._env, insn.imm)
+        return index + 1
+
+    def _call_function(self, insn: Insn, index: int) -> int:
+        env = self._env
+        frames = env.state.frames
+        if len(frames) == MAX_CALL_FRAMES:
+            message = f"the call stack of {len(frames) + 1} frames is too deep"
+            raise env.refuse(E2BIG, "setup_func_entry", message)
+        frame = Frame(len(frames), index)
+        caller = frames[-1].registers
+        frame.registers[1:6] = caller[1:6]
+        caller[0:6] = [None] * 6
+        frames.append(frame)
+        return index + 1 + insn.imm
+
+    def _exit(self) -> int:
+        env = self._env
+        frames = env.state.frames
+        if len(frames) == 1:
+            env.read_register(0)
+            return -1
+        result = frames[-1].registers[0]
+        if isinstance(result, Pointer) and result.kind is PointerKind.STACK:
+            message = "cannot return stack pointer to the caller"
+            raise env.refuse(EINVAL, "prepare_func_exit", message)
+        left = frames.pop()
+        frames[-1].registers[0] = result
+        return left.call_site + 1
+
+    _HANDLERS: Final[dict[int, Callable[[Explorer, Insn, int], int]]] = {
+        op.LD: _ld,
+        op.LDX: _ldx,
+        op.ST: _store,
+        op.STX: _store,
+        op.ALU: _alu,
+        op.JMP: _jump,
+        op.JMP32: _jump,
+        op.ALU64: _alu,
+    }
+
+    # Paths that wait, and states that were seen.
+
+    def _push(self, state: State, index: int, came_from: int) -> None:
+        """Keep a path for later."""
+        if state.parent is not None:
+            state.parent.branches += 1
+        self._pending.append(_Pending(state, index, came_from, self._env.log.position))
+        if len(self._pending) > MAX_PENDING:
+            message = f"The sequence of {len(self._pending)} jumps is too complex."
+            raise self._env.refuse(E2BIG, "push_stack", message)
+
+    def _end_branch(self, state: State) -> None:
+        """Count the end of a path in the states that it has come through."""
+        seen = state.parent
+        while seen is not None:
+            seen.branches -= 1
+            if seen.branches:
+                return
+            seen = seen.parent
+
+    def _is_known(self, index: int) -> bool:
+        """Whether the path need not be followed from here; otherwise remember its state.
+
+        Raises:
+            Refused: EINVAL, the path came back to where it was, in the same state.
+        """
+        env = self._env
+        state = env.state
+        seen = self._visited.setdefault(index, [])
+        live = [self._flow.live[frame.call_site + 1] for frame in state.frames[1:]]
+        live = [*live, self._flow.live[index]]
+        is_may_goto = env.insns[index].code == MAY_GOTO
+        widened = False
+        for position, old in enumerate(reversed(seen)):
+            if old.branches:
+                if is_may_goto:
+                    if old.may_gotos != state.may_gotos:
+                        if pruning.covers(old, state, live):
+                            self._end_branch(state)
+                            return True
+                        if not widened:
+                            widened = True
+                            _widen(old, state)
+                            if pruning.covers(old, state, live):
+                                self._end_branch(state)
+                                return True
+                elif pruning.same(old, state):
+                    message = f"infinite loop detected at insn {index}"
+                    raise env.refuse(EINVAL, "is_state_visited", message)
+                continue
+            if pruning.covers(old, state, live):
+                if position > 1:
+                    seen.append(seen.pop(len(seen) - 1 - position))
+                self._end_branch(state)
+                return True
+        if len(seen) >= _MAX_MISSES:
+            for position, old in enumerate(seen):
+                if not old.branches:
+                    del seen[position]
+                    break
+        remembered = state.copy()
+        remembered.parent = state.parent
+        remembered.branches = 1
+        state.parent = remembered
+        seen.append(remembered)
+        return False
+
+
+def _widen(old: State, new: State) -> None:
+    """Forget the scalars that a loop changes (``widen_imprecise_scalars``)."""
+    for before, frame in zip(old.frames, new.frames, strict=True):
+        for number, (was, now) in enumerate(zip(before.registers, frame.registers, strict=True)):
+            if isinstance(was, Scalar) and isinstance(now, Scalar) and was != now:
+                frame.registers[number] = scalar.UNKNOWN
+        for index, slot in list(frame.stack.items()):
+            was_spilled = before.slot(index).spilled
+            if (
+                isinstance(slot.spilled, Scalar)
+                and isinstance(was_spilled, Scalar)
+                and was_spilled != slot.spilled
+            ):
+                frame.set_slot(index, slot._replace(spilled=scalar.UNKNOWN))
+
+

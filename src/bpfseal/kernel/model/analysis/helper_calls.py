@@ -1,0 +1,270 @@
+"""Calls of helpers: may the program call this one, and are the arguments what it takes.
+
+Source: ``check_helper_call``, ``check_func_arg`` and ``check_mem_size_reg`` in
+kernel/bpf/verifier.c.
+
+Example:
+    >>> call(env, Helper.SYS_CLOSE)
+"""
+
+from __future__ import annotations
+
+from errno import EACCES, EINVAL
+from typing import Final
+
+from bpfseal.bpf.uapi import Helper
+from bpfseal.kernel.model.maps import ModelMap
+from bpfseal.kernel.model.refusal import ENOTSUPP
+from bpfseal.kernel.model.analysis import memory_access, scalar, stack
+from bpfseal.kernel.model.analysis.branches import narrowed
+from bpfseal.kernel.model.analysis.env import Env
+from bpfseal.kernel.model.analysis.helper_names import exists, helper_name
+from bpfseal.kernel.model.analysis.helper_table import (
+    OTHERS,
+    PROTOTYPES,
+    Argument,
+    Prototype,
+    Result,
+)
+from bpfseal.kernel.model.analysis.scalar import Scalar
+from bpfseal.kernel.model.analysis.stack import Access
+from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, describe
+
+MAX_SIZE: Final = 1 << 29
+"""BPF_MAX_VAR_SIZ (include/linux/bpf_verifier.h)."""
+
+_MEMORY_TYPES: Final = (
+    "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
+)
+_MEMORY_KINDS: Final = frozenset(
+    {PointerKind.STACK, PointerKind.MAP_VALUE, PointerKind.MEMORY}
+)
+_SIZES: Final = frozenset({Argument.SIZE, Argument.SIZE_OR_ZERO})
+_MAX_ERRNO: Final = 4095
+_SMALL_RESULTS: Final = frozenset(
+    {
+        Helper.PROBE_READ_STR,
+        Helper.PROBE_READ_KERNEL_STR,
+        Helper.PROBE_READ_USER_STR,
+    }
+)
+"""Helpers that return a length or an errno (``do_refine_retval_range``)."""
+
+def argument_count(number: int) -> int:
+    """Return how many registers a helper reads, 5 for one that the model lacks."""
+    prototype = PROTOTYPES.get(number)
+    return 5 if prototype is None else len(prototype.arguments)
+
+
+def call(env: Env, number: int) -> None:
+    """Check a call and let it change the state.
+
+    Raises:
+        Refused: EINVAL for a helper that the program may not call, ENOTSUPP for one that the model
+            lacks, EACCES for arguments of wrong types.
+    """
+    prototype = _prototype(env, number)
+    called = _Call(env, number, prototype)
+    for position, argument in enumerate(prototype.arguments):
+        called.check(1 + position, argument)
+    registers = env.state.registers
+    called.check_map_kind()
+    result = called.result()
+    registers[1:6] = [None] * 5
+    registers[0] = result
+
+
+def _prototype(env: Env, number: int) -> Prototype:
+    function = "check_helper_call"
+    name = f"{helper_name(number)}#{number}"
+    if not exists(number):
+        raise env.refuse(EINVAL, function, f"invalid func {name}")
+    prototype = PROTOTYPES.get(number)
+    if prototype is None:
+        if number in OTHERS:
+            raise env.refuse(ENOTSUPP, function, f"the model does not have the helper {name}")
+        raise env.refuse(EINVAL, function, f"program of this type cannot use helper {name}")
+    if prototype.gpl_only and not env.is_gpl:
+        message = "cannot call GPL-restricted function from non-GPL compatible program"
+        raise env.refuse(EINVAL, function, message)
+    return prototype
+
+
+class _Call:
+    """The arguments of one call, checked one after the other."""
+
+    def __init__(self, env: Env, number: int, prototype: Prototype) -> None:
+        self._env = env
+        self._number = number
+        self._prototype = prototype
+        self._map: ModelMap | None = None
+        self._key: int | None = None
+
+    def check(self, register: int, argument: Argument) -> None:
+        """Check one argument (``check_func_arg``)."""
+        value = self._env.read_register(register)
+        match argument:
+            case Argument.ANYTHING:
+                return
+            case Argument.MAP:
+                self._require(register, value, {PointerKind.MAP}, "map_ptr")
+                assert isinstance(value, Pointer)  # noqa: S101 - required above
+                self._map = value.map
+            case Argument.SIZE | Argument.SIZE_OR_ZERO:
+                zero = argument is Argument.SIZE_OR_ZERO
+                before = self._prototype.arguments[register - 2]
+                access: Access = "write" if before is Argument.MEMORY_OUT else "read"
+                check_sized_memory(self._env, register - 1, access, zero_allowed=zero)
+            case Argument.STRING:
+                self._check_string(register, value)
+            case _:
+                self._check_memory(register, value, argument)
+
+    def _require(
+        self, register: int, value: Scalar | Pointer, kinds: set[PointerKind], words: str
+    ) -> None:
+        if isinstance(value, Pointer) and value.kind in kinds and not value.or_null:
+            return
+        message = f"R{register} type={describe(value)} expected={words}"
+        raise self._env.refuse(EACCES, "check_reg_type", message)
+
+    def _check_memory(
+        self, register: int, value: Scalar | Pointer, argument: Argument
+    ) -> None:
+        """Check memory whose size the map tells, or the helper; a sized one waits for its size."""
+        self._require(register, value, set(_MEMORY_KINDS), _MEMORY_TYPES)
+        assert isinstance(value, Pointer)  # noqa: S101 - required above
+        if argument in (Argument.MEMORY, Argument.MEMORY_OUT):
+            return
+        if argument is Argument.LONG_OUT:
+            check_memory(self._env, register, 8, "write", zero_allowed=False)
+            memory_access.check_alignment(self._env, value, 0, 8, strict=True)
+            return
+        if self._map is None:
+            message = "invalid map_ptr to access map->key"
+            raise self._env.refuse(EACCES, "check_func_arg", message)
+        given = self._map.attributes
+        if argument is Argument.KEY:
+            check_memory(self._env, register, given.key_size, "read", zero_allowed=False)
+            self._key = stack.constant_key(self._env, value, given.key_size)
+        else:
+            check_memory(self._env, register, given.value_size, "read", zero_allowed=False)
+
+    def _check_string(self, register: int, value: Scalar | Pointer) -> None:
+        """Refuse a string: it must lie in a map that nobody can change, which no loader has."""
+        self._require(register, value, {PointerKind.MAP_VALUE}, "map_value")
+        message = f"R{register} does not point to a readonly map'"
+        raise self._env.refuse(EACCES, "check_reg_const_str", message)
+
+    def check_map_kind(self) -> None:
+        """Check that the model knows what a program finds in a map of this type."""
+        used = self._map
+        if used is not None and not used.is_open_to_programs:
+            message = f"the model does not look into {used.type.name} maps from programs"
+            raise self._env.refuse(ENOTSUPP, "check_map_func_compatibility", message)
+
+    def result(self) -> Scalar | Pointer:
+        """Return what the helper leaves in r0."""
+        if self._prototype.result is Result.MAP_VALUE_OR_NULL:
+            return self._map_value()
+        if self._number in _SMALL_RESULTS:
+            size = self._env.state.registers[2]
+            assert isinstance(size, Scalar)  # noqa: S101 - checked as a size
+            limited = (-_MAX_ERRNO, size.smax)
+            return narrowed(scalar.UNKNOWN, 64, (0, scalar.UNKNOWN.umax), limited)
+        if self._number == Helper.GET_SMP_PROCESSOR_ID:
+            return scalar.of_unsigned(0, self._env.profile.possible_cpus - 1)
+        return scalar.UNKNOWN
+
+    def _map_value(self) -> Pointer:
+        """Return the pointer that a lookup gives: not null for an index that an array has."""
+        used = self._map
+        assert used is not None  # noqa: S101 - the first argument of a lookup
+        known = self._key is not None and used.is_array and self._key < used.attributes.max_entries
+        fresh = 0 if known else self._env.fresh_id()
+        return Pointer(PointerKind.MAP_VALUE, map=used, id=fresh, or_null=not known)
+
+
+def check_memory(
+    env: Env,
+    register: int,
+    size: int,
+    access: Access,
+    *,
+    zero_allowed: bool,
+    is_exact: bool = True,
+) -> None:
+    """Check that a helper may use so many bytes (``check_helper_mem_access``).
+
+    Raises:
+        Refused: EACCES or EINVAL.
+    """
+    pointer = env.state.registers[register]
+    kind = pointer.kind if isinstance(pointer, Pointer) and not pointer.or_null else None
+    if kind is PointerKind.STACK:
+        stack.use_range(
+            env, register, size, access, zero_allowed=zero_allowed, is_exact=is_exact
+        )
+        return
+    assert isinstance(pointer, Pointer) or pointer is not None  # noqa: S101 - it was read
+    if isinstance(pointer, Pointer) and kind is PointerKind.MAP_VALUE:
+        memory_access.check_map_value(
+            env, register, pointer, 0, size, access, zero_allowed=zero_allowed
+        )
+        return
+    if isinstance(pointer, Pointer) and kind is PointerKind.MEMORY:
+        if access == "write":
+            message = f"R{register} cannot write into rdonly_mem"
+            raise env.refuse(EACCES, "check_helper_mem_access", message)
+        memory_access.check_region(
+            env, register, pointer, 0, size, pointer.size, zero_allowed=zero_allowed
+        )
+        return
+    if isinstance(pointer, Pointer) and kind is PointerKind.CTX:
+        if size:
+            memory_access.load(env, register, size - 1, 1)
+            return
+        if zero_allowed:
+            return
+        raise env.refuse(EACCES, "check_helper_mem_access", "invalid zero-sized read")
+    if zero_allowed and size == 0 and pointer == scalar.ZERO:
+        return
+    message = f"R{register} type={describe(pointer)} expected=fp"
+    raise env.refuse(EACCES, "check_helper_mem_access", message)
+
+
+def check_sized_memory(env: Env, register: int, access: Access, *, zero_allowed: bool) -> None:
+    """Check memory whose size is in the register behind it (``check_mem_size_reg``).
+
+    Raises:
+        Refused: EACCES or EINVAL.
+    """
+    size_register = register + 1
+    function = "check_mem_size_reg"
+    size = env.read_register(size_register)
+    if not isinstance(size, Scalar):
+        message = f"R{size_register} type={describe(size)} expected=scalar"
+        raise env.refuse(EACCES, "check_reg_type", message)
+    if size.smin < 0:
+        message = (
+            f"R{size_register} min value is negative, either use unsigned or 'var &= const'"
+        )
+        raise env.refuse(EACCES, function, message)
+    if size.umin == 0 and not zero_allowed:
+        message = f"R{size_register} invalid zero-sized read: u64=[{size.umin},{size.umax}]"
+        raise env.refuse(EACCES, function, message)
+    if size.umax >= MAX_SIZE:
+        message = (
+            f"R{size_register} unbounded memory access, use 'var &= const' or 'if (var < const)'"
+        )
+        raise env.refuse(EACCES, function, message)
+    check_memory(
+        env,
+        register,
+        size.umax,
+        access,
+        zero_allowed=zero_allowed,
+        is_exact=size.is_const,
+    )
+
+

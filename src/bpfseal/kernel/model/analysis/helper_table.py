@@ -1,0 +1,102 @@
+"""The helpers that a SYSCALL program may call, with the types of their arguments.
+
+Source: ``syscall_prog_func_proto`` in kernel/bpf/syscall.c, ``bpf_tracing_func_proto`` in
+kernel/trace/bpf_trace.c and ``bpf_base_func_proto`` in kernel/bpf/helpers.c.
+
+Example:
+    >>> PROTOTYPES[Helper.SYS_CLOSE].arguments
+    (<Argument.ANYTHING: 'anything'>,)
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, NamedTuple
+
+from bpfseal.bpf.uapi import Helper
+
+
+class Argument(Enum):
+    """Types of arguments (``enum bpf_arg_type``)."""
+
+    ANYTHING = "anything"
+    MAP = "map"
+    KEY = "key"
+    VALUE = "value"
+    MEMORY = "memory that is read"
+    MEMORY_OUT = "memory that is written"
+    SIZE = "size"
+    SIZE_OR_ZERO = "size or zero"
+    LONG_OUT = "8 bytes that are written"
+    STRING = "constant string"
+
+
+class Result(Enum):
+    """Types of results (``enum bpf_return_type``)."""
+
+    NUMBER = "number"
+    MAP_VALUE_OR_NULL = "map value or null"
+
+
+class Prototype(NamedTuple):
+    """What a helper takes and gives.
+
+    Attributes:
+        arguments: from r1 on.
+        result: r0.
+        gpl_only: only programs with a GPL-compatible licence may call it.
+    """
+
+    arguments: tuple[Argument, ...]
+    result: Result = Result.NUMBER
+    gpl_only: bool = False
+
+
+_A = Argument
+_COPY: Final = Prototype((_A.MEMORY_OUT, _A.SIZE_OR_ZERO, _A.ANYTHING), gpl_only=True)
+_NOTHING: Final = Prototype(())
+
+PROTOTYPES: Final[dict[int, Prototype]] = {
+    Helper.MAP_LOOKUP_ELEM: Prototype((_A.MAP, _A.KEY), Result.MAP_VALUE_OR_NULL),
+    Helper.MAP_UPDATE_ELEM: Prototype((_A.MAP, _A.KEY, _A.VALUE, _A.ANYTHING)),
+    Helper.MAP_DELETE_ELEM: Prototype((_A.MAP, _A.KEY)),
+    Helper.PROBE_READ: _COPY,
+    Helper.KTIME_GET_NS: _NOTHING,
+    Helper.TRACE_PRINTK: Prototype((_A.MEMORY, _A.SIZE), gpl_only=True),
+    Helper.GET_PRANDOM_U32: _NOTHING,
+    Helper.GET_SMP_PROCESSOR_ID: _NOTHING,
+    Helper.GET_CURRENT_PID_TGID: _NOTHING,
+    Helper.GET_CURRENT_UID_GID: _NOTHING,
+    Helper.GET_CURRENT_COMM: Prototype((_A.MEMORY_OUT, _A.SIZE)),
+    Helper.GET_NUMA_NODE_ID: _NOTHING,
+    Helper.PROBE_READ_STR: _COPY,
+    Helper.GET_CURRENT_CGROUP_ID: _NOTHING,
+    Helper.STRTOL: Prototype((_A.MEMORY, _A.SIZE, _A.ANYTHING, _A.LONG_OUT)),
+    Helper.STRTOUL: Prototype((_A.MEMORY, _A.SIZE, _A.ANYTHING, _A.LONG_OUT)),
+    Helper.PROBE_READ_USER: _COPY,
+    Helper.PROBE_READ_KERNEL: _COPY,
+    Helper.PROBE_READ_USER_STR: _COPY,
+    Helper.PROBE_READ_KERNEL_STR: _COPY,
+    Helper.JIFFIES64: _NOTHING,
+    Helper.KTIME_GET_BOOT_NS: _NOTHING,
+    Helper.COPY_FROM_USER: _COPY._replace(gpl_only=False),
+    Helper.SYS_BPF: Prototype((_A.ANYTHING, _A.MEMORY, _A.SIZE)),
+    Helper.BTF_FIND_BY_NAME_KIND: Prototype((_A.MEMORY, _A.SIZE, _A.ANYTHING, _A.ANYTHING)),
+    Helper.SYS_CLOSE: Prototype((_A.ANYTHING,)),
+    Helper.KALLSYMS_LOOKUP_NAME: Prototype(
+        (_A.MEMORY, _A.SIZE_OR_ZERO, _A.ANYTHING, _A.LONG_OUT)
+    ),
+    Helper.STRNCMP: Prototype((_A.MEMORY, _A.SIZE, _A.STRING)),
+    Helper.KTIME_GET_TAI_NS: _NOTHING,
+}
+"""Prototypes of the helpers that the model has, by id."""
+
+OTHERS: Final = frozenset(
+    {
+        *(12, 22, 25, 27, 35, 37, 46, 55, 67, 87, 88, 89, 93, 94, 107, 108, 109, 111, 117, 120, 121, 123),
+        *(130, 131, 132, 133, 134, 136, 137, 138, 139, 140, 141, 147, 149, 153, 154, 156, 157),
+        *(158, 162, 164, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 181, 188),
+        *(191, 194, 195, 196, 197, 198, 199, 200, 201, 202, 203, 209, 210, 211),
+    }
+)
+"""Helpers that a SYSCALL program may call on Linux 6.18 and later and that the model lacks."""

@@ -1,0 +1,116 @@
+"""The state of a path through a program: what each register and stack slot of each frame holds.
+
+States are copied at every branch, so a copy shares the stack until one of the two writes to it.
+
+Example:
+    >>> state = State([Frame()])
+    >>> state.registers[10].kind
+    <PointerKind.STACK: 'fp'>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bpfseal.kernel.model.processor import FRAME_POINTER, REGISTER_COUNT
+from bpfseal.kernel.model.analysis.scalar import Scalar
+from bpfseal.kernel.model.analysis.values import EMPTY_SLOT, Pointer, PointerKind, Slot, Value
+
+
+class Frame:
+    """A call frame.
+
+    Attributes:
+        registers: what r0 to r10 hold.
+        stack: the slots that were written, by index; slot 0 is the one just below r10.
+        call_site: the index of the call that opened the frame.
+    """
+
+    __slots__ = ("_is_shared", "call_site", "registers", "stack")
+
+    def __init__(self, number: int = 0, call_site: int = -1) -> None:
+        self.registers: list[Value] = [None] * REGISTER_COUNT
+        self.registers[FRAME_POINTER] = Pointer(PointerKind.STACK, frame=number)
+        self.stack: dict[int, Slot] = {}
+        self.call_site = call_site
+        self._is_shared = False
+
+    def copy(self) -> Frame:
+        """Return a copy that shares the stack until it is written to."""
+        made = Frame.__new__(Frame)
+        made.registers = self.registers.copy()
+        made.stack = self.stack
+        made.call_site = self.call_site
+        made._is_shared = self._is_shared = True  # noqa: SLF001 - a copy of its own kind
+        return made
+
+    def slot(self, index: int) -> Slot:
+        """Return a stack slot."""
+        return self.stack.get(index, EMPTY_SLOT)
+
+    def set_slot(self, index: int, slot: Slot) -> None:
+        """Write a stack slot."""
+        if self._is_shared:
+            self.stack = self.stack.copy()
+            self._is_shared = False
+        self.stack[index] = slot
+
+
+class State:
+    """The state of a path.
+
+    Attributes:
+        frames: the call frames, the current one last.
+        parent: the remembered state that the path has come through last.
+        branches: paths that go on from a remembered state and have not ended.
+        jumps: how many jumps the path has made.
+        may_gotos: how often the path has passed a may_goto insn.
+    """
+
+    __slots__ = ("branches", "frames", "jumps", "may_gotos", "parent")
+
+    def __init__(self, frames: list[Frame]) -> None:
+        self.frames = frames
+        self.parent: State | None = None
+        self.branches = 1
+        self.jumps = 0
+        self.may_gotos = 0
+
+    @property
+    def frame(self) -> Frame:
+        """The current frame."""
+        return self.frames[-1]
+
+    @property
+    def registers(self) -> list[Value]:
+        """The registers of the current frame."""
+        return self.frames[-1].registers
+
+    def copy(self) -> State:
+        """Return a copy of its own."""
+        made = State([frame.copy() for frame in self.frames])
+        made.parent = self.parent
+        made.jumps = self.jumps
+        made.may_gotos = self.may_gotos
+        return made
+
+    def replace_values(self, change: Callable[[Value], Value]) -> None:
+        """Pass every register and every spilled value of every frame through `change`."""
+        for frame in self.frames:
+            registers = frame.registers
+            for number, value in enumerate(registers):
+                if value is not None:
+                    registers[number] = change(value)
+            for index, slot in list(frame.stack.items()):
+                if slot.spilled is not None:
+                    changed = change(slot.spilled)
+                    if changed is not slot.spilled:
+                        frame.set_slot(index, slot._replace(spilled=changed))
+
+    def set_equal_scalars(self, known: Scalar) -> None:
+        """Give every register that holds the same number as `known` what is known of it."""
+        if not known.id:
+            return
+        self.replace_values(
+            lambda value: known if isinstance(value, Scalar) and value.id == known.id else value
+        )

@@ -1,0 +1,255 @@
+"""What Linux releases make of signed loaders, as data.
+
+One `Release` for each kernel that a verdict can be about; the names are those of the kernel model's
+profiles. Facts that were measured say on which kernel: the ones of Debian's archive, 6.18.15 to
+7.3.4, and a 6.18.44 with the stable updates of that time. What no kernel was measured for is taken
+from the kernel's source, and says so.
+
+Example:
+    >>> RELEASES["7.3"].covers_bound_maps, RELEASES["6.18"].has_excl
+    (True, 'some')
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from bpfseal.scheme import Part
+
+Answer = Literal["yes", "no", "some"]
+"""Whether kernels of a release have something; ``some``: it depends on the update or the build."""
+
+Payload = tuple[Part, ...]
+"""What is hashed for a signature: these parts, one right after the other."""
+
+MAX_SIGNATURE_SIZE = 8192
+"""Bytes of the largest signature that kernels take: KMALLOC_MAX_CACHE_SIZE with 4 KiB pages.
+
+Measured on 6.18.15, 6.19.14, 7.0.13, 7.1.13, 7.2.12 and 7.3.4: 8192 is taken, 8193 is -EINVAL.
+"""
+
+ML_DSA = ("mldsa44", "mldsa65", "mldsa87")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The facts of one kernel release, or of one series of patches on it.
+
+    Attributes:
+        name: ``6.18``, ..., also the name of the kernel model's profile.
+        title: one line for people.
+        signed_parts: what a signature covers when a load gives the kernel all that it can cover.
+        has_verify_kfunc: the kernel has the kfunc ``bpf_loader_verify_metadata``.
+        has_excl: whether ``struct bpf_map`` has the field ``excl`` behind ``sha``, which loaders of
+            the scheme ``inline`` read.
+        digests: whether each digest (`bpfseal.signing.oids.DIGESTS`) is there without a module.
+        algorithms: whether the kernel verifies with ``rsa``, ``ecdsa``, ``mldsa44``, ...
+        empty_signature_errno: the answer to a signature of no bytes.
+        sources: where each fact is from, by the name of its attribute.
+    """
+
+    name: str
+    title: str
+    signed_parts: Payload
+    has_verify_kfunc: bool
+    has_excl: Answer
+    digests: Mapping[str, Answer]
+    algorithms: Mapping[str, Answer]
+    empty_signature_errno: int
+    sources: Mapping[str, str]
+
+    @property
+    def covers_bound_maps(self) -> bool:
+        """The kernel itself holds the signature against the contents of the maps of a load."""
+        return "metadata" in self.signed_parts
+
+    @property
+    def payloads(self) -> tuple[Payload, ...]:
+        """What the kernel may hash, depending on what a load brings.
+
+        A load that brings no BTF (``prog_btf_fd``), or binds no map (``fd_array_cnt``), has its
+        signature held against the instructions alone.
+        """
+        alone: Payload = ("insns",)
+        return (alone,) if self.signed_parts == alone else (self.signed_parts, alone)
+
+    def has_digest(self, name: str) -> Answer:
+        """Whether the release has a digest; one that its parser does not know is ``no``."""
+        return self.digests.get(name, "no")
+
+    def has_algorithm(self, name: str) -> Answer:
+        """Whether the release verifies signatures of an algorithm."""
+        return self.algorithms.get(name, "no")
+
+
+def _digests(sha512: Answer, sha3: Answer) -> Mapping[str, Answer]:
+    return MappingProxyType(
+        {
+            **dict.fromkeys(("sha1", "sha224", "sha256"), "yes"),
+            **dict.fromkeys(("sha384", "sha512"), sha512),
+            **dict.fromkeys(("sha3-256", "sha3-384", "sha3-512"), sha3),
+        }
+    )
+
+
+def _algorithms(ml_dsa: Answer) -> Mapping[str, Answer]:
+    return MappingProxyType({"rsa": "yes", "ecdsa": "yes", **dict.fromkeys(ML_DSA, ml_dsa)})
+
+
+_SIGNED_PARTS_ONE = "measured: a signature over insns || contents of the map is -EKEYREJECTED"
+_SIGNED_PARTS_TWO = "measured on 7.3.4: with fd_array_cnt=1 only insns || contents of the map loads"
+_NO_EXCL = 'loading a loader that reads it is -EACCES, "cannot access ptr member ops with moff 32"'
+
+
+def _facts(
+    measured_on: str, *, excl: str, signed_parts: str = "", digests: str = "", algorithms: str = ""
+) -> Mapping[str, str]:
+    return MappingProxyType(
+        {
+            "signed_parts": signed_parts or f"{_SIGNED_PARTS_ONE} on {measured_on}",
+            "has_verify_kfunc": "a series of May 2026 that no release has taken",
+            "has_excl": excl,
+            "digests": digests or f"measured on {measured_on}, Debian's configuration",
+            "algorithms": algorithms
+            or f"measured on {measured_on}: RSA PKCS#1 v1.5 and ECDSA load, RSA-PSS is -ENOPKG",
+            "empty_signature_errno": f"measured on {measured_on}",
+        }
+    )
+
+
+_ALL = (
+    Release(
+        name="kfunc",
+        title="the May 2026 series with the kfunc bpf_loader_verify_metadata, on Linux 7.2",
+        signed_parts=("insns", "btf"),
+        has_verify_kfunc=True,
+        has_excl="some",
+        digests=_digests(sha512="some", sha3="no"),
+        algorithms=_algorithms("no"),
+        empty_signature_errno=errno.EBADMSG,
+        sources=_facts(
+            "7.2 with the series",
+            signed_parts="measured: a signature over insns alone with a BTF given is -EKEYREJECTED",
+            excl="not part of the series: the kernel that it is applied to decides",
+            digests="as 7.2, which it was measured on",
+        ),
+    ),
+    Release(
+        name="6.18",
+        title="Linux 6.18 and its stable updates",
+        signed_parts=("insns",),
+        has_verify_kfunc=False,
+        has_excl="some",
+        digests=_digests(sha512="yes", sha3="yes"),
+        algorithms=_algorithms("no"),
+        empty_signature_errno=errno.EBADMSG,
+        sources=_facts("6.18.15", excl=f"measured: 6.18.15 no ({_NO_EXCL}), 6.18.44 yes"),
+    ),
+    Release(
+        name="6.19",
+        title="Linux 6.19",
+        signed_parts=("insns",),
+        has_verify_kfunc=False,
+        has_excl="no",
+        digests=_digests(sha512="yes", sha3="yes"),
+        algorithms=_algorithms("no"),
+        empty_signature_errno=errno.EBADMSG,
+        sources=_facts("6.19.14", excl=f"measured on 6.19.14: {_NO_EXCL}"),
+    ),
+    Release(
+        name="7.0",
+        title="Linux 7.0",
+        signed_parts=("insns",),
+        has_verify_kfunc=False,
+        has_excl="no",
+        digests=_digests(sha512="yes", sha3="yes"),
+        algorithms=_algorithms("no"),
+        empty_signature_errno=errno.EBADMSG,
+        sources=_facts("7.0.13", excl=f"measured on 7.0.13: {_NO_EXCL}"),
+    ),
+    Release(
+        name="7.1",
+        title="Linux 7.1",
+        signed_parts=("insns",),
+        has_verify_kfunc=False,
+        has_excl="some",
+        digests=_digests(sha512="no", sha3="no"),
+        algorithms=_algorithms("no"),
+        empty_signature_errno=errno.EBADMSG,
+        sources=_facts(
+            "7.1.13",
+            excl="measured: 7.1.3 no, 7.1.13 yes",
+            digests="measured on 7.1.3 and 7.1.13: sha384, sha512 and sha3-256 are modules, "
+            "-ENOPKG",
+        ),
+    ),
+    Release(
+        name="7.2",
+        title="Linux 7.2",
+        signed_parts=("insns",),
+        has_verify_kfunc=False,
+        has_excl="yes",
+        digests=_digests(sha512="some", sha3="no"),
+        algorithms=_algorithms("no"),
+        empty_signature_errno=errno.EBADMSG,
+        sources=_facts(
+            "7.2.12",
+            excl="measured on several kernels of 7.2",
+            digests="measured: sha384 and sha512 are -ENOPKG on 7.2.6 and load on 7.2.12, "
+            "sha3-256 is -ENOPKG on both",
+        ),
+    ),
+    Release(
+        name="7.3",
+        title="Linux 7.3: the signature covers the metadata map",
+        signed_parts=("insns", "metadata"),
+        has_verify_kfunc=False,
+        has_excl="no",
+        digests=_digests(sha512="yes", sha3="no"),
+        algorithms=_algorithms("no"),
+        empty_signature_errno=errno.EINVAL,
+        sources=_facts(
+            "7.3.4", signed_parts=_SIGNED_PARTS_TWO, excl=f"measured on 7.3.4: {_NO_EXCL}"
+        ),
+    ),
+    Release(
+        name="7.3+bpf-keyring",
+        title="after 7.3: the same, with a keyring .bpf and ML-DSA",
+        signed_parts=("insns", "metadata"),
+        has_verify_kfunc=False,
+        has_excl="no",
+        digests=_digests(sha512="yes", sha3="no"),
+        algorithms=_algorithms("some"),
+        empty_signature_errno=errno.EINVAL,
+        sources=_facts(
+            "7.3.4",
+            signed_parts=_SIGNED_PARTS_TWO,
+            excl=f"measured on 7.3.4: {_NO_EXCL}",
+            algorithms="as 7.3; ML-DSA where CONFIG_CRYPTO_MLDSA is set",
+        ),
+    ),
+)
+
+RELEASES: Mapping[str, Release] = MappingProxyType({release.name: release for release in _ALL})
+"""All releases by name, in the order in which signed loaders developed, the series first."""
+
+
+def names_of(where: Callable[[Release], bool]) -> str:
+    """Return the names of the releases that something holds for, as text for a message.
+
+    Example:
+        >>> names_of(lambda release: release.covers_bound_maps)
+        '7.3, 7.3+bpf-keyring'
+    """
+    return ", ".join(release.name for release in _ALL if where(release))
+
+
+def digests_of(releases: Iterable[Release]) -> frozenset[str]:
+    """Return the digests that at least some kernels of these releases have."""
+    return frozenset(
+        name for release in releases for name, answer in release.digests.items() if answer != "no"
+    )

@@ -1,0 +1,238 @@
+"""The downgrade trap: no tool of ours makes it, and verification never misses it."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from bpfseal.bpf.insn import encode_insns, exit_insn, mov64_imm
+from bpfseal.bundle.admission import LoaderFacts, admission, admissions
+from bpfseal.bundle.downgrade import PAYLOADS, DowngradeTrapError
+from bpfseal.bundle.model import Signature, SignedLoader
+from bpfseal.bundle.offline import prepare
+from bpfseal.bundle.sign import sign_loader
+from bpfseal.bundle.verify import verify_loader
+from bpfseal.loader.model import Loader
+from bpfseal.release import RELEASES, Payload
+from bpfseal.scheme import SIGNED_SCHEMES
+
+from .verifying import certificate, signature_over, signed, signed_over, signer, tiny
+
+INSNS: Payload = ("insns",)
+WITH_BTF: Payload = ("insns", "btf")
+WITH_METADATA: Payload = ("insns", "metadata")
+BEFORE_7_3 = "kfunc, 6.18, 6.19, 7.0, 7.1, 7.2"
+
+
+def trapped(loader: SignedLoader, kernels: str = BEFORE_7_3) -> DowngradeTrapError:
+    with pytest.raises(DowngradeTrapError) as caught:
+        verify_loader(loader, [certificate()])
+    assert str(caught.value).startswith("downgrade trap: ")
+    assert f"nobody checks the metadata on {kernels} " in str(caught.value)
+    return caught.value
+
+
+def outcomes(loader: Loader, payload: Payload) -> dict[str, str]:
+    """Return what each release makes of a loader: who checks the metadata, or the errno."""
+    return {
+        each.release.name: each.checked_by or each.text.partition(":")[0]
+        for each in admissions(loader, payload)
+    }
+
+
+# What each release makes of each scheme
+
+
+def test_a_kfunc_artifact_loads_on_the_kfunc_kernel_alone() -> None:
+    refused = dict.fromkeys(RELEASES, "-EKEYREJECTED")
+    assert outcomes(tiny("kfunc"), WITH_BTF) == {**refused, "kfunc": "kfunc"}
+
+
+def test_a_loadtime_artifact_is_ekeyrejected_before_7_3() -> None:
+    refused = dict.fromkeys(RELEASES, "-EKEYREJECTED")
+    kernel = dict.fromkeys(("7.3", "7.3+bpf-keyring"), "kernel")
+    assert outcomes(tiny("loadtime"), WITH_METADATA) == {**refused, **kernel}
+
+
+def test_an_inline_original_artifact_loads_before_7_3_and_is_eacces_there() -> None:
+    loads = dict.fromkeys(RELEASES, "loader")
+    refused = dict.fromkeys(("7.3", "7.3+bpf-keyring"), "-EACCES")
+    assert outcomes(tiny("inline-original"), INSNS) == {**loads, **refused}
+
+
+def test_an_inline_artifact_loads_only_where_maps_say_whether_they_are_exclusive() -> None:
+    found = {each.release.name: each for each in admissions(tiny("inline"), INSNS)}
+    assert {name: each.loads for name, each in found.items()} == {
+        "kfunc": "some",
+        "6.18": "some",
+        "6.19": "no",
+        "7.0": "no",
+        "7.1": "some",
+        "7.2": "yes",
+        "7.3": "no",
+        "7.3+bpf-keyring": "no",
+    }
+    assert {each.errno for each in found.values()} == {0, errno.EACCES}
+    assert "bpf_map.excl" in found["7.0"].reason
+
+
+def test_the_kfunc_is_missed_by_every_released_kernel() -> None:
+    # Signed over insns alone, which is what these kernels look at.
+    assert outcomes(tiny("kfunc"), INSNS) == {
+        **dict.fromkeys(RELEASES, "-EINVAL"),
+        **dict.fromkeys(("7.3", "7.3+bpf-keyring"), "-EACCES"),
+    }
+
+
+@pytest.mark.parametrize("scheme", ["kfunc", "inline", "inline-original"])
+def test_a_loader_with_a_check_never_runs_with_other_metadata(scheme: str) -> None:
+    changed = replace(tiny(scheme), metadata=bytes(16))
+    for payload in PAYLOADS:
+        assert not {"nobody", "loader", "kfunc"} & set(outcomes(changed, payload).values())
+
+
+@pytest.mark.parametrize(
+    ("digest", "kernels"),
+    [("sha384", {"7.1"}), ("sha3-256", {"kfunc", "7.1", "7.2", "7.3", "7.3+bpf-keyring"})],
+)
+def test_a_digest_that_a_kernel_lacks_is_enopkg_there(digest: str, kernels: set[str]) -> None:
+    found = admissions(tiny("inline-original"), INSNS, digest=digest)
+    lacking = {each.release.name for each in found if "lacks" in each.reason}
+    assert lacking == kernels
+    assert {each.errno for each in found if "lacks" in each.reason} == {errno.ENOPKG}
+
+
+def test_an_algorithm_that_a_kernel_lacks_is_enopkg_there() -> None:
+    found = admissions(tiny("loadtime"), WITH_METADATA, digest="sha512", algorithm="mldsa65")
+    assert {each.release.name: each.loads for each in found if each.loads != "no"} == {
+        "7.3+bpf-keyring": "some"
+    }
+
+
+# The trap
+
+
+@pytest.mark.parametrize("scheme", ["loadtime", "unsigned"])
+def test_a_loader_without_a_check_signed_over_its_instructions_alone_is_a_trap(
+    scheme: str,
+) -> None:
+    error = trapped(signed_over(tiny(scheme), INSNS))
+    assert "CN=loader signing signed the instructions alone" in str(error)
+    assert error.payload == INSNS
+
+
+def test_it_is_one_under_the_name_of_any_scheme() -> None:
+    for scheme in SIGNED_SCHEMES:
+        renamed = replace(tiny("loadtime"), scheme_name=scheme)
+        trapped(signed_over(renamed, INSNS))
+
+
+def test_it_is_one_beside_a_signature_that_is_right() -> None:
+    trapped(signed_over(tiny("loadtime"), WITH_METADATA, INSNS))
+    trapped(signed_over(tiny("loadtime"), INSNS, WITH_METADATA))
+
+
+def test_it_is_none_if_an_untrusted_key_made_it() -> None:
+    good = signed(tiny("loadtime"))
+    foreign = signature_over(tiny("loadtime"), INSNS, "somebody")
+    assert len(verify_loader(good.with_signature(foreign), [certificate()]).failures) == 1
+    with pytest.raises(DowngradeTrapError):
+        verify_loader(good.with_signature(foreign), [certificate(), certificate("somebody")])
+
+
+def test_a_digest_that_verify_does_not_take_does_not_hide_it() -> None:
+    # sha384 is not on 7.1, but the kernels before it take it.
+    loader = tiny("loadtime")
+    sha384 = SignedLoader(loader, (signature_over(loader, INSNS, hash_name="sha384"),))
+    trapped(sha384, "kfunc, 6.18, 6.19, 7.0, 7.2")
+
+
+def test_bytes_after_the_message_do_not_hide_it() -> None:
+    loader = tiny("loadtime")
+    made = signature_over(loader, INSNS)
+    trapped(SignedLoader(loader, (replace(made, cms=made.cms + b"\0\0"),)))
+
+
+def test_a_kfunc_loader_without_its_check_is_one_for_the_kfunc_kernel() -> None:
+    bare = replace(tiny("loadtime"), scheme_name="kfunc", btf=tiny("kfunc").btf)
+    trapped(signed(bare), "kfunc")
+
+
+def test_a_check_that_is_not_at_its_place_does_not_count() -> None:
+    loader = tiny("inline-original")
+    moved = replace(loader, insns=encode_insns([mov64_imm(0, 0)]) + loader.insns)
+    trapped(signed(moved))
+
+
+def test_a_program_that_leaves_before_the_check_is_a_trap_on_every_kernel() -> None:
+    bare = encode_insns([mov64_imm(0, 0), exit_insn()])
+    trapped(signed(replace(tiny("inline"), insns=bare)), ", ".join(RELEASES))
+
+
+@pytest.mark.parametrize(
+    "metadata", [b"\xb7" + bytes(15), b"\x9f\xeb\x01\x00 BTF"], ids=["instructions", "BTF"]
+)
+def test_metadata_that_could_pass_for_instructions_or_btf_is_one(metadata: bytes) -> None:
+    # A kernel before 7.3 would take the signature as one over a longer program, the kfunc kernel
+    # also as one over the program and its BTF; either leaves the map to whoever loads it.
+    loader = replace(tiny("loadtime"), metadata=metadata)
+    error = trapped(signed(loader))
+    assert "the metadata can be passed as more instructions or as BTF" in str(error)
+
+
+def test_metadata_without_bytes_is_covered_by_nothing() -> None:
+    trapped(signed(replace(tiny("loadtime"), metadata=b"")))
+
+
+def test_generated_metadata_begins_with_zeros_which_are_no_instruction_and_no_btf() -> None:
+    assert LoaderFacts.of(tiny("loadtime")).metadata_is_opaque
+
+
+def test_with_kernels_named_the_others_do_not_matter() -> None:
+    loader = signed_over(tiny("loadtime"), WITH_METADATA, INSNS)
+    newest = [RELEASES["7.3"]]
+    result = verify_loader(loader, [certificate()], releases=newest)
+    assert [each.checked_by for each in result.admissions] == ["kernel"]
+    assert "over the instructions alone" in result.failures[0]
+    with pytest.raises(DowngradeTrapError):
+        verify_loader(loader, [certificate()], releases=[RELEASES["7.2"]])
+
+
+def test_every_combination_of_check_payload_and_release_is_refused_or_checked_or_a_trap() -> None:
+    for release in RELEASES.values():
+        for payload in PAYLOADS:
+            for check in (None, "kfunc", "inline", "inline-original"):
+                facts = LoaderFacts(check=check, metadata_matches=True, uses_map=True)
+                found = admission(release, payload, facts)
+                assert (found.loads == "no") == (found.checked_by is None)
+                assert (found.loads == "yes") or found.errno
+                unchecked = (
+                    check is None
+                    and "metadata" not in payload
+                    and payload in release.payloads
+                    and not release.covers_bound_maps
+                )
+                assert found.is_unchecked == unchecked
+
+
+# No tool of ours makes it
+
+
+def test_sign_and_prepare_refuse_a_loader_that_would_be_one() -> None:
+    for scheme in ("inline", "inline-original", "kfunc"):
+        bare = replace(tiny("loadtime"), scheme_name=scheme, btf=tiny(scheme).btf)
+        for make in (lambda it: sign_loader(it, signer()), prepare):
+            with pytest.raises(DowngradeTrapError, match="downgrade trap"):
+                make(SignedLoader(bare))
+
+
+def test_sign_refuses_to_add_to_one() -> None:
+    with pytest.raises(DowngradeTrapError):
+        sign_loader(signed_over(tiny("loadtime"), INSNS), signer("somebody"))
+
+
+def test_signatures_without_a_readable_certificate_are_left_alone_by_sign() -> None:
+    loader = SignedLoader(tiny("loadtime"), (Signature(b"junk", b"junk"),))
+    assert len(sign_loader(loader, signer()).signatures) == 2

@@ -1,0 +1,80 @@
+"""The smallest loader of each scheme, and signatures over any of its parts."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from bpfseal.bpf.insn import exit_insn, mov64_imm
+from bpfseal.bundle.model import Signature, SignedLoader
+from bpfseal.loader.checks import CHECKS, LOADER_BTF
+from bpfseal.loader.emitter import R0, R1, Emitter
+from bpfseal.loader.frame import Frame
+from bpfseal.loader.model import Loader
+from bpfseal.release import Payload
+from bpfseal.scheme import SCHEMES
+from bpfseal.signing import cms, keygen
+from bpfseal.signing.certificate import Certificate
+from bpfseal.signing.payload import joined
+from bpfseal.signing.signer import KeySigner, load_signer
+
+
+def signer(name: str = "loader signing", key_type: str = "rsa2048") -> KeySigner:
+    """Return the one key of this name and type in a test run."""
+    return _signer(name, key_type)
+
+
+@cache
+def _signer(name: str, key_type: str) -> KeySigner:
+    pair = keygen.generate(key_type, name)
+    return load_signer(pair.private_key_pem, pair.certificate_pem)
+
+
+def certificate(name: str = "loader signing") -> Certificate:
+    return signer(name).certificate
+
+
+def tiny(scheme_name: str) -> Loader:
+    """Return a loader that checks its metadata as its scheme does, and then does nothing."""
+    scheme = SCHEMES[scheme_name]
+    emitter = Emitter(Frame(has_hash=scheme.has_loader_btf), "little")
+    emitter.add_data(bytes(8) + b"the data")
+    emitter.prologue(0, 0, None)
+    check = CHECKS[scheme_name](emitter) if scheme_name in CHECKS else None
+    emitter.blob_address(R1, 0)
+    emitter.emit(mov64_imm(R0, 0), exit_insn())
+    btf = LOADER_BTF if scheme.has_loader_btf else b""
+    loader = Loader(scheme_name, "tiny", b"", bytes(emitter.data), btf, (), ())
+    if check:
+        check.fill(emitter, loader.metadata_digest)
+    return replace(loader, insns=emitter.encode())
+
+
+def signature_over(
+    loader: Loader, payload: Payload, by: str = "loader signing", hash_name: str = "sha256"
+) -> Signature:
+    """Sign these parts, whatever the scheme says; our own tools would refuse some of it."""
+    data = joined(payload, insns=loader.insns, metadata=loader.metadata, btf=loader.btf)
+    return Signature(cms.build(data, signer(by), hash_name), certificate(by).der)
+
+
+def signed_over(loader: Loader, *payloads: Payload) -> SignedLoader:
+    """Return the loader with one signature for each list of parts."""
+    return SignedLoader(loader, tuple(signature_over(loader, payload) for payload in payloads))
+
+
+def signed(loader: Loader) -> SignedLoader:
+    """Return the loader with the signature of its scheme."""
+    return signed_over(loader, loader.scheme.signed_parts)
+
+
+def openssl(*arguments: str | Path) -> bytes:
+    """Run openssl and return its standard output."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl command line is missing")
+    return subprocess.run(["openssl", *arguments], capture_output=True, check=True).stdout

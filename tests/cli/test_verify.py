@@ -1,0 +1,212 @@
+"""``bpfseal verify``: what it prints, for people and as JSON, and its exit status."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bpfseal.bundle.model import Bundle, Signature, SignedLoader
+from bpfseal.bundle.store import read_bundle, write_bundle
+from bpfseal.release import RELEASES
+from bpfseal.signing import cms
+from bpfseal.signing.signer import load_signer
+
+from .support import OBJECT, Cli, Keys, make_keys
+
+
+@pytest.fixture
+def signed(cli: Cli, keys: Keys) -> str:
+    """A bundle with the variants of all schemes."""
+    assert cli("sign", OBJECT, *keys.signing, "-o", "all.bpfseal").status == 0
+    return "all.bpfseal"
+
+
+@pytest.fixture
+def trap(signed: str, keys: Keys) -> str:
+    """A loadtime loader whose signature covers the instructions alone; no tool of ours makes it."""
+    loader = read_bundle(Path(signed)).variant("loadtime").loader
+    signer = load_signer(keys.private_key.read_bytes(), keys.certificate.read_bytes())
+    signature = Signature(cms.build(loader.insns, signer), signer.certificate.der)
+    write_bundle(Bundle("trap", (SignedLoader(loader, (signature,)),)), "trap.bpfseal")
+    return "trap.bpfseal"
+
+
+def test_each_variant_has_a_verdict_that_names_the_signer(
+    cli: Cli, keys: Keys, signed: str
+) -> None:
+    done = cli("verify", signed, "--certificate", keys.certificate)
+    assert done.status == 0
+    assert done.out.splitlines() == [
+        f"all.bpfseal: {scheme}: verified, signed by CN=bpfseal signing key"
+        for scheme in ("kfunc", "inline-original", "inline", "loadtime")
+    ]
+
+
+def test_details_are_what_is_covered_who_signed_and_each_kernel(
+    cli: Cli, keys: Keys, signed: str
+) -> None:
+    loader = read_bundle(Path(signed)).variant("loadtime").loader
+    done = cli("verify", signed, "-v", "--scheme", "loadtime", "--certificate", keys.certificate)
+    sizes = f"insns ({len(loader.insns)} bytes), metadata ({len(loader.metadata)} bytes)"
+    assert f"the signature covers {sizes}" in done.out
+    assert "CN=bpfseal signing key: p256, sha256, found by key id" in done.out
+    assert "6.18             no                          -EKEYREJECTED: " in done.out
+    assert "7.3              yes    kernel" in done.out
+
+
+def test_the_document_has_all_of_it(cli: Cli, keys: Keys, signed: str) -> None:
+    options = ("--scheme", "kfunc", "--certificate", keys.certificate, "--json")
+    (result,) = cli("verify", signed, *options).document["results"]
+    loader = read_bundle(Path(signed)).variant("kfunc").loader
+    assert result["verified"] is True
+    assert result["covers"] == {"insns": len(loader.insns), "btf": 141}
+    (signer,) = result["signers"]
+    assert (signer["found_by"], signer["digest"]) == ("key id", "sha256")
+    assert [kernel["kernel"] for kernel in result["kernels"]] == list(RELEASES)
+    assert result["kernels"][0] == {
+        "kernel": "kfunc",
+        "loads": "yes",
+        "metadata_checked_by": "kfunc",
+        "errno": None,
+        "reason": "",
+    }
+    assert result["kernels"][1]["errno"] == "EKEYREJECTED"
+
+
+def test_a_downgrade_trap_is_refused_and_its_kernels_are_shown_without_being_asked(
+    cli: Cli, keys: Keys, trap: str
+) -> None:
+    done = cli("verify", trap, "--certificate", keys.certificate)
+    assert done.status == 1
+    verdict, *table = done.out.splitlines()
+    assert verdict.startswith(
+        "trap.bpfseal: loadtime: NOT VERIFIED: downgrade trap: CN=bpfseal signing key signed the "
+        "instructions alone: nobody checks the metadata on kfunc, 6.18, 6.19, 7.0, 7.1, 7.2"
+    )
+    assert [line.split()[:3] for line in table if "nobody" in line] == [
+        [name, "yes", "nobody"] for name in ("kfunc", "6.18", "6.19", "7.0", "7.1", "7.2")
+    ]
+
+
+def test_a_downgrade_trap_is_an_error_of_its_own_kind_in_the_document(
+    cli: Cli, keys: Keys, trap: str
+) -> None:
+    document = cli("verify", trap, "--certificate", keys.certificate, "--json").document
+    (result,) = document["results"]
+    assert result["verified"] is False
+    assert result["error"]["kind"] == "DowngradeTrapError"
+    assert result["covers"] == ["insns"]
+    unchecked = [each for each in result["kernels"] if each["metadata_checked_by"] == "nobody"]
+    assert len(unchecked) == 6
+
+
+def test_a_bundle_with_a_trap_is_refused_whatever_else_it_holds(
+    cli: Cli, keys: Keys, signed: str, trap: str
+) -> None:
+    good = read_bundle(Path(signed))
+    bad = read_bundle(Path(trap)).variants
+    rest = tuple(each for each in good.variants if each.loader.scheme_name != "loadtime")
+    write_bundle(replace(good, variants=(*rest, *bad)), "both.bpfseal")
+    assert cli("verify", "both.bpfseal", "--certificate", keys.certificate).status == 1
+
+
+def test_sign_does_not_add_to_a_trap(cli: Cli, other_keys: Keys, trap: str) -> None:
+    done = cli("sign", trap, *other_keys.signing, "-o", "signed.bpfseal")
+    assert done.status == 1
+    assert "downgrade trap" in done.err
+    assert not Path("signed.bpfseal").exists()
+
+
+@pytest.mark.parametrize(("kernel", "scheme"), [("6.19", "inline-original"), ("7.3", "loadtime")])
+def test_a_kernel_that_is_named_has_to_load_some_variant(
+    cli: Cli, keys: Keys, signed: str, kernel: str, scheme: str
+) -> None:
+    options = ("--certificate", keys.certificate, "--kernel", kernel)
+    assert cli("verify", signed, *options).status == 0
+    assert cli("verify", signed, "--scheme", scheme, *options).status == 0
+    done = cli("verify", signed, "--scheme", "kfunc", *options)
+    assert done.status == 1
+    assert done.out.splitlines()[-1] == (
+        f"all.bpfseal: NOT VERIFIED: no variant of it loads on {kernel}"
+    )
+
+
+def test_a_kernel_that_is_named_decides_which_digests_there_are(cli: Cli, signed: str) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl command line is missing")
+    variant = read_bundle(Path(signed)).variant("inline-original")
+    Path("payload").write_bytes(variant.loader.insns)
+    openssl = "openssl cms -sign -binary -noattr -nocerts -keyid -md sha3-256 -outform DER"
+    options = "-in payload -out cms -inkey rsa/key.pem -signer rsa/cert.pem"
+    make_keys(Path("rsa"), "--type", "rsa2048")  # openssl 3.0 has no ECDSA with SHA-3 for CMS
+    subprocess.run([*openssl.split(), *options.split()], check=True)
+    sha3 = replace(variant, signatures=(Signature(Path("cms").read_bytes(), b""),))
+    write_bundle(Bundle("sha3", (sha3,)), "sha3.bpfseal")
+    verify = ("verify", "sha3.bpfseal", "--certificate", "rsa/cert.pem")
+    assert "-ENOPKG" in cli(*verify).out
+    assert "only 6.18, 6.19, 7.0 have sha3-256" in cli(*verify).out
+    assert cli(*verify, "--kernel", "6.19").status == 0
+    done = cli(*verify, "--kernel", "7.0", "--kernel", "7.1")
+    assert done.status == 1
+    assert "no variant of it loads on 7.1" in done.out
+
+
+def test_problems_of_a_certificate_are_warnings_and_failures_if_strict(
+    cli: Cli, tmp_path: Path
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl command line is missing")
+    subject = ("-subj", "/CN=plain", "-days", "1")
+    files = ("-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem"))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", *subject, *files],
+        check=True,
+        capture_output=True,
+    )
+    keys = Keys(tmp_path)
+    cli("sign", OBJECT, *keys.signing, "--scheme", "kfunc", "-o", "plain")
+    done = cli("verify", "plain", "--certificate", keys.certificate)
+    assert done.status == 0
+    assert "plain: kfunc: warning: certificate CN=plain: no keyUsage" in done.err
+    done = cli("verify", "plain", "--certificate", keys.certificate, "--strict")
+    assert done.status == 1
+    assert "NOT VERIFIED: --strict: certificate CN=plain: no keyUsage" in done.out
+
+
+def test_strict_has_nothing_against_a_good_bundle(cli: Cli, keys: Keys, signed: str) -> None:
+    strict = ("--certificate", keys.certificate, "--strict")
+    for scheme in ("kfunc", "inline", "loadtime"):
+        assert cli("verify", signed, "--scheme", scheme, *strict).status == 0
+    done = cli("verify", signed, "--scheme", "inline-original", *strict)
+    assert done.status == 1
+    assert "whether the map is exclusive" in done.out
+
+
+def test_trust_comes_from_several_directories_and_dumps_of_keyrings(
+    cli: Cli, keys: Keys, other_keys: Keys, signed: str
+) -> None:
+    for name, data in (
+        ("one", (other_keys.folder / "cert.der").read_bytes()),
+        ("two", (other_keys.folder / "cert.der").read_bytes() + b"\x30\x03\x02\x01\x01"),
+    ):
+        Path(name).mkdir()
+        Path(name, "dump.x509").write_bytes(data)
+    assert cli("verify", signed, "--trust", "one", "--trust", "two").status == 1
+    with Path("two/dump.x509").open("ab") as dump:
+        dump.write((keys.folder / "cert.der").read_bytes())
+    done = cli("verify", signed, "--trust", "one", "--trust", "two")
+    assert done.status == 0
+    assert "warning: two/dump.x509: the certificate at byte" in done.err
+
+
+def test_a_damaged_certificate_is_not_trusted(cli: Cli, keys: Keys, signed: str) -> None:
+    damaged = bytearray((keys.folder / "cert.der").read_bytes())
+    damaged[-1] ^= 1
+    Path("damaged.der").write_bytes(damaged)
+    done = cli("verify", signed, "--certificate", "damaged.der")
+    assert done.status == 3
+    assert "its own signature does not match" in done.err
