@@ -18,7 +18,7 @@ demo: $(VENV)/ready
 	$(BIN)/python -m examples.demo
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

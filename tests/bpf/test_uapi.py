@@ -19,6 +19,9 @@ from .test_attr import LAYOUTS
 NESTED = {"PROG_RUN": "test.", "OBJ_GET_INFO_BY_FD": "info."}
 """Members of the union that hold the fields of a command; other fields have no prefix."""
 
+TYPES = {"MAP_INFO": "struct bpf_map_info"}
+"""Types of the layouts that are no part of ``union bpf_attr``."""
+
 ENUMS: tuple[tuple[type[IntEnum | IntFlag], str], ...] = (
     (Cmd, "BPF_"),
     (MapType, "BPF_MAP_TYPE_"),
@@ -52,16 +55,17 @@ def check(file: str, constants: Mapping[str, int]) -> None:
 @pytest.mark.parametrize("command", LAYOUTS)
 def test_every_attr_field_has_the_offset_size_and_sign_of_the_header(command: str) -> None:
     layout: AttrLayout = LAYOUTS[command]
-    text = header("bpf.h")
+    kind = TYPES.get(command, "union bpf_attr")
+    text = header("bpf.h").partition(f"\n{kind} {{")[2].partition("\n}")[0]
     prefix = NESTED.get(command, "")
     expected: dict[str, int] = {}
     expressions: dict[str, str] = {}
     for name, field in layout.fields.items():
         if not re.search(rf"\b{name}(\[\w+\])?;", text):
             continue
-        place = f"((union bpf_attr *)0)->{prefix}{name}"
+        place = f"(({kind} *)0)->{prefix}{name}"
         expected |= {f"{name} offset": field.offset, f"{name} size": field.size}
-        expressions[f"{name} offset"] = f"offsetof(union bpf_attr, {prefix}{name})"
+        expressions[f"{name} offset"] = f"offsetof({kind}, {prefix}{name})"
         expressions[f"{name} size"] = f"sizeof({place})"
         if not field.is_bytes:
             expected[f"{name} signed"] = field.signed

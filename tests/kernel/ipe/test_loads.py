@@ -10,7 +10,6 @@ from errno import EACCES, EKEYREJECTED, EPERM
 from functools import cache
 
 import pytest
-from support.files import EXAMPLE
 
 from bpfseal.bundle.model import Signature, SignedLoader
 from bpfseal.bundle.sign import payload_of
@@ -25,6 +24,7 @@ from bpfseal.kernel.model.lsm import Operation, ProgramFacts
 from bpfseal.kernel.model.verdict import KeyringKind, Verdict
 from bpfseal.loader import generate
 from bpfseal.object import read_object
+from support.files import EXAMPLE
 
 from ..support import CTX_SIZE, Steps, key_pair, sign, trusting_kernel
 from .policies import HEADER, SELFTEST

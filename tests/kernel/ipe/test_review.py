@@ -7,6 +7,7 @@ import pytest
 from bpfseal.kernel.model.ipe import parse_policy
 from bpfseal.kernel.model.ipe.policy import ALLOW_INNER_LOADS
 from bpfseal.kernel.model.ipe.review import DENY_UNSIGNED, Finding, review
+from support.files import ROOT
 
 from .policies import FULL, HEADER, SELFTEST
 
@@ -155,3 +156,11 @@ def test_a_policy_without_a_rule_for_it_names_the_default_that_decides() -> None
 
 def test_all_there_is_in_the_language_is_fine() -> None:
     assert review(parse_policy(FULL)) == ()
+
+
+def test_the_policy_of_the_documentation_is_fine() -> None:
+    blocks = (ROOT / "docs" / "policy.md").read_text().split("```\n")
+    (text,) = (block for block in blocks if block.startswith("policy_name="))
+    policy = parse_policy(text.encode())
+    assert review(policy) == ()
+    assert len(policy.rules) == 3

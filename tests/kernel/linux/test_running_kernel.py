@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_a_frozen_map_is_read_only_for_user_space(kernel: LinuxKernel) -> None:
         kernel.map_update(fd, bytes(4), b"contents")
     assert refused.value.errno_name == "EPERM"
     kernel.close(fd)
+
+
+def test_the_hash_of_a_frozen_map_is_that_of_its_value_in_whole_words(
+    kernel: LinuxKernel,
+) -> None:
+    fd = kernel.map_create(MapCreate(MapType.ARRAY, "hashed", 4, 5, 1))
+    kernel.map_update(fd, bytes(4), b"hello")
+    kernel.map_freeze(fd)
+    try:
+        digest = kernel.map_hash(fd)
+    except KernelError as error:
+        pytest.skip(f"this kernel has no map hashes ({error.errno_name}; Linux 6.18 has)")
+    finally:
+        kernel.close(fd)
+    assert digest == hashlib.sha256(b"hello" + bytes(3)).digest()
 
 
 def test_a_closed_fd_is_ebadf(kernel: LinuxKernel) -> None:

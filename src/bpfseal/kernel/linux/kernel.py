@@ -23,9 +23,6 @@ from bpfseal.kernel.linux.syscalls import Buffer, bpf
 from bpfseal.kernel.protocol import MapCreate, ProgLoad, RunResult
 
 _LOG_SIZE: Final = 1 << 20
-_MAP_INFO_SIZE: Final = 104
-_MAP_INFO_HASH: Final = 88
-"""Size of ``struct bpf_map_info``, and where ``hash`` and ``hash_size`` stand in it."""
 
 
 class LinuxKernel:
@@ -72,12 +69,9 @@ class LinuxKernel:
     def map_hash(self, fd: int) -> bytes:
         """Ask for the SHA-256 of the map's contents, which also fills ``map->sha``."""
         digest = Buffer(bytes(SHA256_SIZE))
-        info = bytearray(_MAP_INFO_SIZE)
-        struct.pack_into("<QI", info, _MAP_INFO_HASH, digest.address, SHA256_SIZE)
-        asked = Buffer(info)
-        packed = attr.OBJ_GET_INFO_BY_FD.pack(
-            bpf_fd=fd, info_len=_MAP_INFO_SIZE, info=asked.address
-        )
+        layout = attr.MAP_INFO
+        info = Buffer(layout.pack(hash=digest.address, hash_size=SHA256_SIZE))
+        packed = attr.OBJ_GET_INFO_BY_FD.pack(bpf_fd=fd, info_len=layout.size, info=info.address)
         bpf(Cmd.OBJ_GET_INFO_BY_FD, bytearray(packed))
         return digest.data
 
