@@ -182,6 +182,20 @@ class ModelMap(KernelObject):
         writable = not self.attributes.flags & MapFlag.RDONLY_PROG
         return self._region("value", self._values(), writable=writable).base + offset
 
+    @property
+    def is_open_to_programs(self) -> bool:
+        """Whether a running program can look its elements up: in plain arrays it can."""
+        return self._is_plain_array
+
+    def element_address(self, key: bytes) -> int | None:
+        """Return the address of an element for a running program, ``None`` for no such one."""
+        index = int.from_bytes(key, "little")
+        if index >= self.attributes.max_entries:
+            return None
+        writable = not self.attributes.flags & MapFlag.RDONLY_PROG
+        area = self._region("value", self._values(), writable=writable)
+        return area.base + index * self._element_size
+
     def _region(self, what: str, data: bytearray, *, writable: bool) -> Region:
         if what not in self._regions:
             name = f"{what} of map {self.name}"

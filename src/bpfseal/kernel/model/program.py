@@ -54,6 +54,7 @@ class ProgAttributes:
         fd_array_count: how many of these the kernel shall bind before anything else.
         signature: the signature, where it is if it is still to be read, or ``None``.
         keyring_id: the keyring to verify it with.
+        log_level: what the verifier shall write in its log, 0 for nothing.
         is_kernel: the call came from inside the kernel.
     """
 
@@ -74,6 +75,7 @@ class ProgAttributes:
     fd_array_count: int = 0
     signature: bytes | Pointer | None = None
     keyring_id: int = 0
+    log_level: int = 0
     is_kernel: bool = False
 
 
@@ -139,6 +141,7 @@ class ModelProgram(KernelObject):
         attach_target: the kernel function or hook that it attaches to, or ``""``.
         references: the insns that refer to maps.
         bound: maps that it holds without an insn for it (``fd_array_cnt``).
+        max_ctx_offset: the end of the part of the context that it uses.
         runnable: the program as the machine runs it; ``None`` for types that it cannot run.
     """
 
@@ -151,6 +154,7 @@ class ModelProgram(KernelObject):
     attach_target: str = ""
     references: list[MapReference] = field(default_factory=list)
     bound: list[ModelMap] = field(default_factory=list)
+    max_ctx_offset: int = 0
     runnable: machine.Program | None = None
 
     def __post_init__(self) -> None:

@@ -12,11 +12,13 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from errno import EINVAL, ENOENT, errorcode
 from types import MappingProxyType
 from typing import Final
 
 from bpfseal.bpf import attr as layouts
+from bpfseal.bpf.attr import AttrLayout
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model import syscall

@@ -22,6 +22,7 @@ from bpfseal.bpf.uapi import AttachType, ProgFlag, ProgType
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model import fd_array
+from bpfseal.kernel.model.analysis import analyse_program
 from bpfseal.kernel.model.decode import decode, insn_starts
 from bpfseal.kernel.model.processor import FRAME_POINTER, STACK_SIZE, Trap
 from bpfseal.kernel.model.program import MapReference, ModelProgram
@@ -83,7 +84,19 @@ def check(state: KernelState, program: ModelProgram) -> None:
     _resolve_maps(state, program)
     _check_sleepable(state, program)
     _check_kfuncs(state, program)
-    _check_stack(program.insns)
+    if program.type is ProgType.SYSCALL:
+        _follow(state, program)
+    else:
+        _check_stack(program.insns)
+
+
+def _follow(state: KernelState, program: ModelProgram) -> None:
+    """Follow all paths of a program that the model will run."""
+    is_gpl = program.attributes.license in GPL_COMPATIBLE
+    level = program.attributes.log_level
+    findings = analyse_program(state, program, is_gpl=is_gpl, log_level=level)
+    program.max_ctx_offset = findings.max_ctx_offset
+    state.verifier_log += findings.log
 
 
 def _check_licence(program: ModelProgram) -> None:

@@ -180,7 +180,7 @@ class _Call:
         """Return the pointer that a lookup gives: not null for an index that an array has."""
         used = self._map
         assert used is not None  # noqa: S101 - the first argument of a lookup
-        known = self._key is not None and used.is_array and self._key < used.attributes.max_entries
+        known = self._key is not None and self._key < used.attributes.max_entries
         fresh = 0 if known else self._env.fresh_id()
         return Pointer(PointerKind.MAP_VALUE, map=used, id=fresh, or_null=not known)
 

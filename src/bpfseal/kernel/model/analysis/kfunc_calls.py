@@ -40,7 +40,7 @@ def call(env: Env, kernel_id: int) -> None:
         _check(env, position, argument)
     registers = env.state.registers
     registers[1:6] = [None] * 5
-    registers[0] = scalar.of_width(32)  # an int (mark_btf_func_reg_size)
+    registers[0] = scalar.UNKNOWN
 
 
 def _check(env: Env, position: int, argument: KfuncArgument) -> None:

@@ -102,6 +102,7 @@ def of_width(bits: int, *, is_signed: bool = False) -> Scalar:
 Range = tuple[int, int]
 
 
+@lru_cache(maxsize=8192)
 def build(
     tnum: Tnum,
     unsigned: Range = (0, U64),

@@ -1,0 +1,153 @@
+"""Keys and signatures of scenarios, made when a scenario runs from what it says of them.
+
+Example:
+    >>> keys = KeyStore()
+    >>> keys.sign("rsa2048", b"insns", form="attributes")[:1].hex()
+    '30'
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from bpfseal.errors import InputError
+from bpfseal.signing import cms, oids
+from bpfseal.signing.certificate import HASHES, Certificate
+from bpfseal.signing.keygen import KeyPair, generate
+from bpfseal.signing.signer import SIGNING_HASHES, load_signer
+
+FORMS: Final = ("plain", "attributes", "certificates", "issuer", "attached", "pss", "raw")
+"""The forms of signatures: as loaders have them; with signed attributes; with the signer's
+certificate; naming the signer by issuer and serial; with the content inside; with RSA-PSS; the bare
+signature value without a message around it."""
+
+_OPTION = pkcs7.PKCS7Options
+_OPTIONS: Final = {
+    "attributes": [_OPTION.DetachedSignature, _OPTION.Binary, _OPTION.NoCerts],
+    "certificates": [_OPTION.DetachedSignature, _OPTION.Binary, _OPTION.NoAttributes],
+    "issuer": [_OPTION.DetachedSignature, _OPTION.Binary, _OPTION.NoAttributes, _OPTION.NoCerts],
+    "attached": [_OPTION.Binary, _OPTION.NoAttributes, _OPTION.NoCerts],
+    "pss": [_OPTION.DetachedSignature, _OPTION.Binary, _OPTION.NoAttributes, _OPTION.NoCerts],
+}
+
+
+@cache
+def key_pair(name: str) -> KeyPair:
+    """Return the key of this name, the same one as long as the process lives.
+
+    Args:
+        name: a key type of `bpfseal.signing.keygen.KEY_TYPES`, with anything behind a slash:
+            ``rsa2048`` and ``rsa2048/other`` are two keys of one type.
+    """
+    return generate(name.partition("/")[0], f"conformance {name}"[:64])
+
+
+class KeyStore:
+    """Makes signatures and remembers them: many scenarios want the same one."""
+
+    def __init__(self) -> None:
+        self._signatures: dict[tuple[str, bytes, str, str], bytes] = {}
+
+    def certificate(self, key: str) -> bytes:
+        """Return a key's certificate, DER."""
+        return key_pair(key).certificate_der
+
+    def sign(
+        self, key: str, payload: bytes, *, digest: str = "sha256", form: str = "plain"
+    ) -> bytes:
+        """Return a signature.
+
+        Args:
+            key: the name of the key.
+            payload: what is signed.
+            digest: the name of the digest, as kernels call it.
+            form: one of `FORMS`.
+
+        Raises:
+            InputError: no such form, or a form that this key cannot have.
+        """
+        wanted = (key, hashlib.sha256(payload).digest(), digest, form)
+        if wanted not in self._signatures:
+            self._signatures[wanted] = _sign(key, payload, digest, form)
+        return self._signatures[wanted]
+
+
+def _sign(key: str, payload: bytes, digest: str, form: str) -> bytes:
+    made = key_pair(key)
+    if form == "plain" and digest in SIGNING_HASHES:
+        return cms.build(payload, load_signer(made.private_key_pem, made.certificate_pem), digest)
+    private = serialization.load_pem_private_key(made.private_key_pem, None)
+    if form not in FORMS or digest not in HASHES or not isinstance(private, rsa.RSAPrivateKey):
+        raise InputError(f"no signature of the form {form!r} with {digest} and the key {key}")
+    algorithm = HASHES[digest]()
+    value = private.sign(payload, padding.PKCS1v15(), algorithm)
+    if form == "raw":
+        return value
+    if form == "plain":
+        return _message(value, made.certificate_der, digest)
+    if not isinstance(algorithm, (hashes.SHA256, hashes.SHA384, hashes.SHA512)):
+        raise InputError(f"no signature of the form {form!r} with the digest {digest}")
+    builder = pkcs7.PKCS7SignatureBuilder().set_data(payload)
+    certificate = x509.load_der_x509_certificate(made.certificate_der)
+    if form == "pss":
+        scheme = padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH)
+        builder = builder.add_signer(certificate, private, algorithm, rsa_padding=scheme)
+    else:
+        builder = builder.add_signer(certificate, private, algorithm)
+    return builder.sign(serialization.Encoding.DER, _OPTIONS[form])
+
+
+def _message(value: bytes, certificate: bytes, digest: str) -> bytes:
+    """Return a message as loaders have it, with a digest that nobody should sign with.
+
+    `bpfseal.signing.cms` makes none with SHA-1, SHA-224 or SHA-3, which kernels take.
+    """
+    digest_algorithm = _der(0x30, _oid(oids.DIGESTS[digest]))
+    signer_info = _der(
+        0x30,
+        _VERSION,
+        _der(0x80, Certificate.from_der(certificate).require_subject_key_id()),
+        digest_algorithm,
+        _der(0x30, _oid(oids.RSA_ENCRYPTION), _der(0x05)),
+        _der(0x04, value),
+    )
+    signed_data = _der(
+        0x30,
+        _VERSION,
+        _der(0x31, digest_algorithm),
+        _der(0x30, _oid(oids.DATA)),
+        _der(0x31, signer_info),
+    )
+    return _der(0x30, _oid(oids.SIGNED_DATA), _der(0xA0, signed_data))
+
+
+_VERSION: Final = b"\x02\x01\x03"
+
+
+def _der(tag: int, *parts: bytes) -> bytes:
+    """Return a DER element (X.690, section 8.1)."""
+    content = b"".join(parts)
+    size = len(content)
+    if size < 0x80:
+        return bytes([tag, size]) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + content
+
+
+def _oid(dotted: str) -> bytes:
+    """Return an object identifier (X.690, section 8.19)."""
+    first, second, *rest = (int(arc) for arc in dotted.split("."))
+    content = bytes([40 * first + second])
+    for arc in rest:
+        groups = [arc & 0x7F]
+        while arc := arc >> 7:
+            groups.append(arc & 0x7F | 0x80)
+        content += bytes(reversed(groups))
+    return _der(0x06, content)
