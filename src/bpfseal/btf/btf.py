@@ -15,7 +15,8 @@ Example:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -223,10 +224,23 @@ class Btf:
         while offset >= 0:
             offsets.add(offset)
             offset = self.strings.find(text, offset + 1)
-        for type_id, at in enumerate(self._name_offsets):
-            if at in offsets and (not kinds or self.kinds[type_id] in kinds):
+        for type_id in self._named(offsets):
+            if not kinds or self.kinds[type_id] in kinds:
                 return type_id
         return None
+
+    def _named(self, offsets: Collection[int]) -> Iterator[int]:
+        """Yield the ids of the types whose name lies at one of these string offsets, in order."""
+        names = self._name_offsets
+        if len(offsets) != 1:
+            yield from (type_id for type_id, at in enumerate(names) if at in offsets)
+            return
+        (only,) = offsets
+        type_id = 0
+        with suppress(ValueError):  # what list.index raises behind the last one
+            while True:
+                type_id = names.index(only, type_id + 1)
+                yield type_id
 
     def skip_modifiers(self, type_id: int) -> BtfType:
         """Follow typedefs, const, volatile, restrict and type tags to the type behind them.

@@ -62,10 +62,10 @@ class BtfFile:
     kernel's 130,000 types take about half a second.
     """
 
-    def __init__(self, raw: bytes, where: str = "kernel BTF") -> None:
+    def __init__(self, raw: bytes, where: str = "kernel BTF", *, trusted: bool = False) -> None:
         self._raw = raw
+        self._trusted = trusted
         self._where = where
-        self._ids: dict[Kind, dict[int, int]] = {}
         self.assumed: list[str] = []
 
     @property
@@ -75,7 +75,7 @@ class BtfFile:
 
     @cached_property
     def _btf(self) -> Btf:
-        return Btf.from_bytes(self._raw, self._where)
+        return Btf.from_bytes(self._raw, self._where, trusted=self._trusted)
 
     def find(self, name: str, kind: Kind) -> int | None:
         """Return the id of a type, or ``None``.
@@ -83,14 +83,7 @@ class BtfFile:
         Raises:
             InputError: the file is no valid BTF.
         """
-        ids = self._ids_of(kind)
-        wanted = b"\0" + name.encode() + b"\0"
-        at = self._btf.strings.find(wanted)
-        while at >= 0:
-            if at + 1 in ids:
-                return ids[at + 1]
-            at = self._btf.strings.find(wanted, at + 1)
-        return None
+        return self._btf.find(name, kind)
 
     def known(self, name: str, kind: Kind) -> int | None:
         """Return the id of a type, or ``None``: a file assumes nothing."""
@@ -108,17 +101,6 @@ class BtfFile:
         if type_id is None:
             return False
         return any(entry.name == member for entry in self._btf.members(type_id))
-
-    def _ids_of(self, kind: Kind) -> dict[int, int]:
-        """Return the first type id by name offset, for one kind."""
-        if kind not in self._ids:
-            words, starts = self._btf.words, self._btf.starts
-            by_name = self._ids[kind] = {}
-            for type_id in range(len(starts) - 1, 0, -1):
-                start = starts[type_id]
-                if words[start + 1] >> 24 & 0x7F == kind:
-                    by_name[words[start]] = type_id
-        return self._ids[kind]
 
 
 class SyntheticBtf:
@@ -248,7 +230,7 @@ def choose_kernel_btf(path: Path | None = None) -> KernelBtf:
     """
     chosen = path or RUNNING_KERNEL
     try:
-        return BtfFile(chosen.read_bytes(), str(chosen))
+        return BtfFile(chosen.read_bytes(), str(chosen), trusted=path is None)
     except OSError as error:
         if path is not None:
             raise InputError(error.strerror or "cannot be read", where=str(path)) from error
