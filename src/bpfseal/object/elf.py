@@ -1,7 +1,7 @@
 """Sections, symbols and relocations of a BPF ELF file.
 
-pyelftools opens the file and checks its header; the tables of sections, symbols and relocations are
-decoded in bulk, since its entry-by-entry interface is slow on large objects.
+pyelftools knows the header; the tables of sections, symbols and relocations are decoded in bulk,
+since its entry-by-entry interface is slow on large objects.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
-from elftools.elf.elffile import ELFFile
+from elftools.common.exceptions import ELFParseError
+from elftools.common.utils import struct_parse
+from elftools.elf.structs import ELFStructs
 
 from bpfseal.bpf.insn import ByteOrder
 from bpfseal.errors import InputError
 
 EM_BPF = "EM_BPF"
 _EM_NONE = "EM_NONE"
+_HEADER_SIZE = 64
+_EI_CLASS, _EI_DATA = 4, 5
+_ELFCLASS64 = 2
+_BYTE_ORDERS: dict[int, ByteOrder] = {1: "little", 2: "big"}
 _MAX_SECTIONS = 0xFF00  # SHN_LORESERVE: section indices from here on mean something else
 
 SHF_EXECINSTR = 0x4
@@ -169,20 +174,22 @@ def read_elf(data: bytes) -> Elf:
     """
     if data[:4] != b"\x7fELF":
         raise InputError("not an ELF file")
+    if len(data) < _HEADER_SIZE or data[_EI_DATA] not in _BYTE_ORDERS:
+        raise InputError("ELF headers cannot be read: the file is cut off, or of no byte order")
+    byteorder = _BYTE_ORDERS[data[_EI_DATA]]
+    if data[_EI_CLASS] != _ELFCLASS64:
+        raise InputError("ELF file is not 64-bit, as BPF files are")
     try:
-        elf = ELFFile(io.BytesIO(data))
-        machine, size, count = elf["e_machine"], elf.elfclass, elf.num_sections()
-    except (ELFError, ConstructError, ValueError, KeyError, OverflowError, struct.error) as error:
+        elf = struct_parse(_structs(byteorder).Elf_Ehdr, io.BytesIO(data))
+    except ELFParseError as error:
         raise InputError(f"ELF headers cannot be read: {error}") from None
+    machine, count = elf["e_machine"], elf["e_shnum"]
     if machine not in (EM_BPF, _EM_NONE):
         raise InputError(f"ELF file is for {machine}, not for EM_BPF")
-    if size != 64:
-        raise InputError(f"ELF file is {size}-bit, BPF needs 64")
-    byteorder: ByteOrder = "little" if elf.little_endian else "big"
     entry = struct.Struct("<IIQQQQIIQQ" if byteorder == "little" else ">IIQQQQIIQQ")
     start, end = elf["e_shoff"], elf["e_shoff"] + count * entry.size
     names_index = elf["e_shstrndx"]
-    if count >= _MAX_SECTIONS or names_index >= max(count, 1):
+    if not start or count >= _MAX_SECTIONS or names_index >= max(count, 1):
         raise InputError(f"ELF section table is out of range ({count} sections)")
     if end > len(data) or (count and elf["e_shentsize"] != entry.size):
         raise InputError(f"ELF section table of {count} entries does not fit the file")
@@ -204,6 +211,14 @@ def read_elf(data: bytes) -> Elf:
         for index, header in enumerate(headers)
     )
     return Elf(byteorder, sections, _read_symbols(sections, byteorder))
+
+
+@cache
+def _structs(byteorder: ByteOrder) -> ELFStructs:
+    """Return pyelftools' definitions of ELF headers, which it takes a while to make."""
+    structs = ELFStructs(little_endian=byteorder == "little", elfclass=64)
+    structs.create_basic_structs()
+    return structs
 
 
 class _Header(NamedTuple):
