@@ -7,7 +7,6 @@ reference cannot do.
 
 Usage: batch_sign.py WORK_DIRECTORY [COUNT [ROUNDS]]
 """
-# ruff: noqa: S603, T201 - a script, which runs bpfseal and prints
 
 from __future__ import annotations
 

@@ -208,6 +208,24 @@ PROG_RUN = _layout(
 
 OBJ_GET_INFO_BY_FD = _layout(("bpf_fd", 0, 4), ("info_len", 4, 4), ("info", 8, 8))
 
+MAP_DELETE_ELEM = _layout(("map_fd", 0, 4), ("key", 8, 8))
+
+LINK_CREATE = _layout(
+    ("prog_fd", 0, 4),
+    ("target_fd", 4, 4),
+    ("attach_type", 8, 4),
+    ("flags", 12, 4),
+    ("target_btf_id", 16, 4),
+    ("uprobe_path_fd", 60, 4),
+)
+"""LINK_CREATE: what every link has, and the last field of the longest kind of link."""
+
+RAW_TRACEPOINT_OPEN = _layout(("name", 0, 8), ("prog_fd", 8, 4), ("cookie", 16, 8))
+
+BTF_GET_FD_BY_ID = _layout(
+    ("btf_id", 0, 4), ("next_id", 4, 4), ("open_flags", 8, 4), ("fd_by_id_token_fd", 12, 4)
+)
+
 MAP_INFO = _layout(
     ("type", 0, 4),
     ("id", 4, 4),

@@ -21,6 +21,7 @@ class Cmd(IntEnum):
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
     BTF_LOAD = 18
+    BTF_GET_FD_BY_ID = 19
     MAP_FREEZE = 22
     LINK_CREATE = 28
 

@@ -14,6 +14,7 @@ Example:
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from bpfseal.errors import InputError, KernelError
 from bpfseal.kernel.model.kernel import ModelKernel
 from bpfseal.kernel.model.kernel_btf import SyntheticBtf
 from bpfseal.kernel.model.keyring import BUILTIN
+from bpfseal.kernel.model.lsm import Hook, Operation, ProgramFacts
 from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.scenario_calls import CALLS, Answer, Run
 from bpfseal.kernel.scenario_keys import KeyStore, key_pair
@@ -62,7 +64,7 @@ class Scenario:
         about: what it shows, one line.
         source: where the expectations are from.
         boot: what the machine is started with: ``builtin`` keys, ``functions`` that the kernel has,
-            ``bpf_keyring_unsealed``.
+            ``bpf_keyring_unsealed``, and the errno of an LSM hook ``post_integrity``.
         steps: the calls, in order.
     """
 
@@ -193,11 +195,22 @@ def boot_model(scenario: Scenario, profile: Profile) -> ModelSubject:
     kernel = ModelKernel(
         profile=profile,
         kernel_btf=SyntheticBtf(functions=tuple(scenario.boot.get("functions", ()))),
+        hooks=_hooks(scenario.boot.get("post_integrity", "")),
         bpf_keyring_unsealed=bool(scenario.boot.get("bpf_keyring_unsealed")),
     )
     for key in scenario.boot.get("builtin", ()):
         kernel.keyrings.add_key(BUILTIN, key_pair(key).certificate_der, key)
     return ModelSubject(kernel)
+
+
+def _hooks(post_integrity: str) -> tuple[Hook, ...]:
+    """Return a hook that answers each matched hash with an errno, if there is one."""
+
+    def hook(operation: Operation, _program: ProgramFacts) -> int:
+        asked = operation is Operation.BPF_PROG_LOAD_POST_INTEGRITY
+        return -getattr(errno, post_integrity) if asked else 0
+
+    return (hook,) if post_integrity else ()
 
 
 def run_scenario(
@@ -223,16 +236,16 @@ def run_scenario(
     """
     run = Run(subject, dict(collection.blobs), keys or KeyStore())
     outcomes: list[Outcome] = []
-    missing: set[str] = set()
+    missing: set[str] = set()  # names of results that there are not
     for step in scenario.steps:
         name = next((group for group in groups if group in step.expected), None)
         expected = step.expected[name] if name is not None else None
         if expected is None or missing & _names_in(step.arguments):
-            missing.add(step.result_name)
+            missing |= {step.result_name} - {""}
             continue
         answer = _answer(run, step)
         if answer.value is None:
-            missing.add(step.result_name)
+            missing |= {step.result_name} - {""}
         elif step.result_name:
             run.results[step.result_name] = answer.value
         outcomes.append(Outcome(step, answer, tuple(_differences(answer, expected))))

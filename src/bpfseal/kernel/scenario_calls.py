@@ -104,7 +104,7 @@ class Run:
         return {"bad": BAD_POINTER, "null": 0}[how] if how else self.subject.allocate(data)
 
     def bpf(self, command: Cmd, attributes: bytearray) -> int:
-        """Make a call to bpf(2)."""
+        """Make a raw call to the BPF subsystem."""
         return self.subject.bpf(command, attributes)
 
     def opened(self, fd: int) -> Answer:
@@ -231,6 +231,11 @@ def _btf_load(run: Run, given: Arguments) -> Answer:
     return run.opened(run.bpf(Cmd.BTF_LOAD, bytearray(packed)))
 
 
+def _open_btf(run: Run, given: Arguments) -> Answer:
+    packed = layouts.BTF_GET_FD_BY_ID.pack(btf_id=given.get("id", 1))
+    return run.opened(run.bpf(Cmd.BTF_GET_FD_BY_ID, bytearray(packed)))
+
+
 def _prog_load(run: Run, given: Arguments) -> Answer:
     insns = run.bytes_of(given["program"])
     size = given.get("attr_size", _ATTR_SIZE)
@@ -347,6 +352,7 @@ CALLS: Final[Mapping[str, Callable[[Run, Arguments], Answer]]] = MappingProxyTyp
         "mmap": _mmap,
         "munmap": _munmap,
         "btf_load": _btf_load,
+        "open_btf": _open_btf,
         "prog_load": _prog_load,
         "prog_run": _prog_run,
         "close": _close,

@@ -24,7 +24,7 @@ class Subject(Protocol):
     """A kernel under test, and the process that tests it. A refusal is a `KernelError`."""
 
     def bpf(self, command: int, attributes: bytearray) -> int:
-        """Make a call to bpf(2) with attributes of this size; they hold what the kernel writes back."""
+        """Make a raw call to the BPF subsystem; what it writes back is in `attributes`."""
 
     def allocate(self, data: bytes) -> int:
         """Return the address of these bytes, which stay where they are."""
@@ -70,7 +70,7 @@ class ModelSubject:
         self.kernel = kernel
 
     def bpf(self, command: int, attributes: bytearray) -> int:
-        """Make a call to bpf(2)."""
+        """Make a raw call to the BPF subsystem."""
         return self.kernel.sys_bpf(command, attributes)
 
     def allocate(self, data: bytes) -> int:

@@ -339,7 +339,7 @@ def test_the_budget_ends_a_loop() -> None:
 def test_a_malformed_program_is_refused_before_it_runs() -> None:
     ctx = bytearray(1)
     fault = fault_of(st_mem(B, 1, 0, 1), NOTHING, EXIT, Insn(0xFF), EXIT, ctx=ctx)
-    assert "insn 3: unknown opcode 0xff" in fault
+    assert "insn 3: unknown opcode ff" in fault
     assert ctx == b"\0"
 
 

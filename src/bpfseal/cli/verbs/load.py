@@ -31,6 +31,8 @@ KEYRINGS: Final = {"builtin": 0, "secondary": 1, "platform": 2, "session": -3, "
 
 _HINTS: Final = {
     ("prog_load", "ENOKEY"): "put the signer's certificate into the keyring: --certificate FILE",
+    ("prog_load", "EKEYREVOKED"): "the key or its keyring is revoked: sign with another key",
+    ("prog_load", "ENOPKG"): "the kernel lacks the digest or algorithm: sign with RSA and sha256",
     ("prog_load", "EKEYREJECTED"): "what was signed is not what is loaded: bpfseal verify",
     ("prog_load", "EBADMSG"): "the signature is no CMS message that kernels read: bpfseal inspect",
     ("prog_run", "EBADMSG"): "the metadata was changed after signing: build and sign again",
@@ -83,7 +85,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     btf = choose_kernel_btf(Path(args.btf) if args.btf is not None else None)
     kernel = ModelKernel(profile=profile, kernel_btf=btf, hooks=[ipe] if ipe else ())
     for certificate in trusted:
-        kernel.keyrings.add_key(keyring_id, certificate.der)
+        try:
+            kernel.keyrings.add_key(keyring_id, certificate.der)
+        except KernelError as refused:
+            refused.step = refused.where = "add_key"
+            raise
     console.detail(kernel.description)
 
     loaded, error = None, None
@@ -134,9 +140,9 @@ def _profile(kernel: str) -> Profile:
 
 def _ipe(args: argparse.Namespace) -> Ipe | None:
     """Return IPE with the policy that was asked for."""
-    from bpfseal.kernel.model.ipe import Ipe
-
     if args.policy is not None:
+        from bpfseal.kernel.model.ipe import Ipe
+
         policy = read_policy(args.policy)
         return Ipe.booted(policy, enforce=not args.permissive, success_audit=args.success_audit)
     for name in ("permissive", "success_audit"):
@@ -175,9 +181,11 @@ def _keyring_id(keyring: str) -> int:
 
 
 def _scheme_for(profile: Profile) -> str:
-    """Return the scheme whose signature covers what the kernel hashes."""
-    fit = (name for name in SIGNED_SCHEMES if SCHEMES[name].signed_parts == profile.signed_parts)
-    return next(fit, SIGNED_SCHEMES[0])
+    """Return the scheme that a kernel takes; for one that takes none, any will be refused."""
+    from bpfseal.kernel.verdicts import scheme_for
+
+    best = scheme_for(profile)
+    return best.name if best is not None else SIGNED_SCHEMES[0]
 
 
 def _signature(variant: SignedLoader, trusted: Sequence[Certificate]) -> int:
@@ -212,7 +220,7 @@ def _outcome(
         "printed": list(kernel.printed),
     }
     if error is not None:
-        document["refusal"] = _refusal(variant, error)
+        document["refusal"] = _refusal(variant, error, kernel.profile)
     if loaded is not None:
         document["verdict"] = kernel.programs[0].verdict.name
         document["programs"] = [
@@ -234,7 +242,9 @@ def _outcome(
     return document
 
 
-def _refusal(variant: SignedLoader, error: KernelError | VerificationError) -> dict[str, str]:
+def _refusal(
+    variant: SignedLoader, error: KernelError | VerificationError, profile: Profile
+) -> dict[str, str]:
     if not isinstance(error, KernelError):  # what the load itself checks
         return {
             "step": "before the load",
@@ -243,9 +253,7 @@ def _refusal(variant: SignedLoader, error: KernelError | VerificationError) -> d
             "rule": "",
             "hint": error.hint or "--no-metadata-check asks the kernel all the same",
         }
-    hint = error.hint or _HINTS.get((error.step, error.errno_name), "")
-    if not variant.signatures:
-        hint = "the loader is not signed: bpfseal sign"
+    hint = error.hint or _hint(variant, error, profile)
     return {
         "step": error.step,
         "errno": error.errno_name,
@@ -253,6 +261,20 @@ def _refusal(variant: SignedLoader, error: KernelError | VerificationError) -> d
         "rule": error.rule,
         "hint": hint,
     }
+
+
+def _hint(variant: SignedLoader, error: KernelError, profile: Profile) -> str:
+    """Return what to do about a refusal."""
+    from bpfseal.kernel.verdicts import expected_verdict, scheme_for
+
+    if not variant.signatures:
+        return "the loader is not signed: bpfseal sign"
+    wrong = expected_verdict(variant.loader.scheme, profile)
+    if wrong is not None and (wrong.step, wrong.errno) == (error.step, error.errno):
+        best = scheme_for(profile)
+        takes = f"--scheme {best.name}" if best is not None else "no signed loaders"
+        return f"{wrong.reason}; it takes {takes}"
+    return _HINTS.get((error.step, error.errno_name), "")
 
 
 def _print(document: dict[str, Any], console: Console) -> None:

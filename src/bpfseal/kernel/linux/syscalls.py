@@ -16,7 +16,6 @@ import platform
 from errno import errorcode
 from typing import Final, NamedTuple
 
-from bpfseal.bpf.uapi import Cmd
 from bpfseal.errors import CapabilityError, KernelError
 
 KEYCTL_GET_KEYRING_ID: Final = 0
@@ -87,11 +86,11 @@ def _syscall(number: int, *arguments: object) -> int:
     return result
 
 
-def bpf(command: Cmd, attr: bytearray) -> int:
+def bpf(command: int, attr: bytearray) -> int:
     """Make a call to the BPF subsystem and return its result.
 
     Args:
-        command: the command.
+        command: a `bpfseal.bpf.uapi.Cmd`.
         attr: the attribute; the kernel may write into it. Its length is the size passed.
 
     Raises:

@@ -84,7 +84,7 @@ class Attr:
         for field in ("map_fd", "prog_fd", "bpf_fd"):
             if field in self.fields:
                 return f"fd {self[field]}"
-        return f"{self['btf_size']} bytes"
+        return f"BTF {self['btf_id']}" if "btf_id" in self.fields else f"{self['btf_size']} bytes"
 
     def bytes_at(self, field: str, size: int) -> bytes:
         """Return the bytes behind a pointer.

@@ -12,6 +12,7 @@ from errno import E2BIG, EINVAL
 from typing import Final
 
 from bpfseal.btf.btf import Btf
+from bpfseal.btf.builder import BtfBuilder
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError
 from bpfseal.kernel.model.fds import KernelObject
@@ -67,3 +68,12 @@ class BtfObject(KernelObject):
         if not 0 < type_id < len(self.btf) or self.btf.kind_of(type_id) is not Kind.FUNC:
             return None
         return self.btf.type_by_id(type_id).name
+
+
+def kernel_btf_object() -> BtfObject:
+    """Return an object that stands for the kernel's own BTF; it is of use to nobody but to be one.
+
+    What the BTF says is asked of `bpfseal.kernel.model.kernel_btf`.
+    """
+    raw = BtfBuilder().encode()
+    return BtfObject(raw, Btf.from_bytes(raw), is_kernel=True)

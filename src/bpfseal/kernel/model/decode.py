@@ -59,7 +59,7 @@ def decode(insns: Sequence[Insn], index: int, starts: AbstractSet[int]) -> Step:
     place = _Place(insns, index, starts)
     insn = insns[index]
     if max(insn.dst, insn.src) >= REGISTER_COUNT:
-        raise Trap(f"r{max(insn.dst, insn.src)} is no register")
+        raise Trap(f"R{max(insn.dst, insn.src)} is invalid")
     decoder = _CONTROL.get(insn.code) or _CLASSES[insn.insn_class]
     return decoder(insn, place)
 
@@ -75,9 +75,9 @@ class _Place(NamedTuple):
         """Return the index that a jump by `displacement` leads to."""
         target = self.position + 1 + displacement
         if not 0 <= target < len(self.insns):
-            raise Trap(f"jump to insn {target}, outside the program")
+            raise Trap(f"jump out of range from insn {self.position} to {target}")
         if target not in self.starts:
-            raise Trap(f"jump to insn {target}, the second slot of ld_imm64")
+            raise Trap(f"jump into the middle of ldimm64 insn {target - 1}")
         return target
 
 
@@ -85,29 +85,32 @@ _Decoder = Callable[[Insn, _Place], Step]
 
 
 def _unknown(insn: Insn) -> Trap:
-    return Trap(f"unknown opcode {insn.code:#04x} with off {insn.off}, imm {insn.imm}")
+    return Trap(f"unknown opcode {insn.code:02x}")
 
 
-def _require_zero(**fields: int) -> None:
+def _reserved(name: str) -> Trap:
+    return Trap(f"BPF_{name} uses reserved fields")
+
+
+def _require_zero(name: str, *fields: int) -> None:
     """Refuse a reserved field that is in use (RFC 9669, section 3.1)."""
-    for name, value in fields.items():
-        if value:
-            raise Trap(f"reserved field {name} is {value}")
+    if any(fields):
+        raise _reserved(name)
 
 
 def _require_writable(register: int) -> None:
     """Refuse a write to r10 (check_reg_arg in kernel/bpf/verifier.c)."""
     if register == FRAME_POINTER:
-        raise Trap("the frame pointer r10 is read-only")
+        raise Trap("frame pointer is read only")
 
 
-def _operand(insn: Insn, mask: int) -> Callable[[list[int]], int]:
+def _operand(name: str, insn: Insn, mask: int) -> Callable[[list[int]], int]:
     """Return the second operand of arithmetic or of a jump: the source register or `imm`."""
     if insn.code & op.X:
-        _require_zero(imm=insn.imm)
+        _require_zero(name, insn.imm)
         src = insn.src
         return lambda registers: registers[src] & mask
-    _require_zero(src=insn.src)
+    _require_zero(name, insn.src)
     value = insn.imm & mask
     return lambda _: value
 
@@ -120,10 +123,13 @@ def _alu(insn: Insn, _place: _Place) -> Step:
     if operation == op.END:
         return _end(insn)
     bits, mask = (64, U64) if insn.insn_class == op.ALU64 else (32, U32)
+    name = "MOV" if operation == op.MOV else "ALU"
     compute = alu.binary(operation, insn.off, bits)
-    if compute is None or (operation == op.MOV and insn.off and not insn.code & op.X):
+    if alu.binary(operation, 0, bits) is None:
         raise _unknown(insn)
-    operand = _operand(insn, mask)
+    if compute is None or (operation == op.MOV and insn.off and not insn.code & op.X):
+        raise _reserved(name)
+    operand = _operand(name, insn, mask)
     dst = insn.dst
 
     def step(processor: Processor) -> None:
@@ -136,7 +142,7 @@ def _alu(insn: Insn, _place: _Place) -> Step:
 def _neg(insn: Insn) -> Step:
     if insn.code & op.X:
         raise _unknown(insn)
-    _require_zero(src=insn.src, off=insn.off, imm=insn.imm)
+    _require_zero("NEG", insn.src, insn.off, insn.imm)
     dst = insn.dst
     mask = U64 if insn.insn_class == op.ALU64 else U32
 
@@ -147,10 +153,12 @@ def _neg(insn: Insn) -> Step:
 
 
 def _end(insn: Insn) -> Step:
-    _require_zero(src=insn.src, off=insn.off)
+    _require_zero("END", insn.src, insn.off)
+    if insn.code == op.ALU64 | op.END | op.X:
+        raise _unknown(insn)
     compute = alu.byte_order(insn.code, insn.imm)
     if compute is None:
-        raise _unknown(insn)
+        raise _reserved("END")
     dst = insn.dst
 
     def step(processor: Processor) -> None:
@@ -163,17 +171,15 @@ def _ld(insn: Insn, place: _Place) -> Step:
     """Decode ld_imm64, whose value is already an absolute one, whatever its pseudo source."""
     mode = insn.code & _MODE
     if mode in (op.ABS, op.IND):
-        name = "LD_ABS" if mode == op.ABS else "LD_IND"
-        raise Trap(f"legacy packet load {name} in a program without a packet")
+        raise Trap("BPF_LD_[ABS|IND] instructions not allowed for this program type")
     if not insn.is_ld_imm64:
         raise _unknown(insn)
     _require_writable(insn.dst)
-    _require_zero(off=insn.off)
+    _require_zero("LD_IMM64", insn.off)
     after = place.position + 2
-    if after > len(place.insns):
-        raise Trap("ld_imm64 without its second slot")
+    if after > len(place.insns) or any(place.insns[after - 1][:4]):
+        raise Trap("invalid bpf_ld_imm64 insn")
     second = place.insns[after - 1]
-    _require_zero(code=second.code, dst=second.dst, src=second.src, off=second.off)
     dst = insn.dst
     value = (second.imm & U32) << 32 | insn.imm & U32
 
@@ -189,7 +195,7 @@ def _ldx(insn: Insn, _place: _Place) -> Step:
     size = op.ACCESS_BYTES[insn.code & _SIZE]
     if mode not in (op.MEM, op.MEMSX) or (mode == op.MEMSX and size == 8):
         raise _unknown(insn)
-    _require_zero(imm=insn.imm)
+    _require_zero("LDX", insn.imm)
     return _load(insn, size, sign_extend=mode == op.MEMSX)
 
 
@@ -209,7 +215,7 @@ def _load(insn: Insn, size: int, *, sign_extend: bool = False) -> Step:
 def _st(insn: Insn, _place: _Place) -> Step:
     if insn.code & _MODE != op.MEM:
         raise _unknown(insn)
-    _require_zero(src=insn.src)
+    _require_zero("ST", insn.src)
     _, dst, _, off, imm = insn
     size = op.ACCESS_BYTES[insn.code & _SIZE]
 
@@ -225,7 +231,7 @@ def _stx(insn: Insn, _place: _Place) -> Step:
         return _atomic(insn)
     if mode != op.MEM:
         raise _unknown(insn)
-    _require_zero(imm=insn.imm)
+    _require_zero("STX", insn.imm)
     return _store(insn, op.ACCESS_BYTES[insn.code & _SIZE])
 
 
@@ -247,8 +253,10 @@ def _atomic(insn: Insn) -> Step:
     if operation == op.STORE_REL:
         return _store(insn, size)
     compute = alu.atomic(operation)
-    if compute is None or size < 4:
-        raise _unknown(insn)
+    if size < 4:
+        raise Trap(f"unknown opcode {insn.code:02x}")
+    if compute is None:
+        raise Trap(f"BPF_ATOMIC uses invalid atomic opcode {operation & U32:02x}")
     mask = (1 << 8 * size) - 1
     fetched: int | None = None  # the register that gets the old value
     if operation & op.FETCH:
@@ -271,7 +279,7 @@ def _jump(insn: Insn, place: _Place) -> Step:
     holds = alu.condition(insn.code & _OPERATION, bits)
     if holds is None:
         raise _unknown(insn)
-    operand = _operand(insn, mask)
+    operand = _operand("JMP/JMP32", insn, mask)
     target = place.target(insn.off)
     dst = insn.dst
 
@@ -286,10 +294,10 @@ def _jump(insn: Insn, place: _Place) -> Step:
 def _goto(insn: Insn, place: _Place) -> Step:
     """Decode both unconditional jumps: by `off`, and by `imm` where 16 bits are too few."""
     if insn.insn_class == op.JMP:
-        _require_zero(dst=insn.dst, src=insn.src, imm=insn.imm)
+        _require_zero("JA", insn.dst, insn.src, insn.imm)
         target = place.target(insn.off)
     else:
-        _require_zero(dst=insn.dst, src=insn.src, off=insn.off)
+        _require_zero("JA", insn.dst, insn.src, insn.off)
         target = place.target(insn.imm)
 
     def step(processor: Processor) -> None:
@@ -300,7 +308,7 @@ def _goto(insn: Insn, place: _Place) -> Step:
 
 def _may_goto(insn: Insn, place: _Place) -> Step:
     """Decode the jump that leaves a loop once the frame has looped often enough."""
-    _require_zero(dst=insn.dst, src=insn.src, imm=insn.imm)
+    _require_zero("JCOND", insn.dst, insn.src, insn.imm)
     target = place.target(insn.off)
 
     def step(processor: Processor) -> None:
@@ -315,14 +323,14 @@ def _may_goto(insn: Insn, place: _Place) -> Step:
 
 def _call(insn: Insn, place: _Place) -> Step:
     _, _, source, off, number = insn
-    _require_zero(dst=insn.dst)
+    _require_zero("CALL", insn.dst)
     if source != op.PSEUDO_KFUNC_CALL:  # there, `off` chooses the BTF of a module
-        _require_zero(off=off)
+        _require_zero("CALL", off)
     if source == op.PSEUDO_CALL:
         target = place.target(number)
         return lambda processor: processor.enter(target)
     if source not in (0, op.PSEUDO_KFUNC_CALL):
-        raise Trap(f"call with pseudo source {source}, which is resolved at load")
+        raise _reserved("CALL")
 
     def step(processor: Processor) -> None:
         registers = processor.registers
@@ -331,12 +339,13 @@ def _call(insn: Insn, place: _Place) -> Step:
     return step
 
 
-def _callx(_insn: Insn, _place: _Place) -> Step:
-    raise Trap("callx, a call through a register, is a call that no kernel takes")
+def _callx(insn: Insn, _place: _Place) -> Step:
+    """Refuse the call through a register, which no kernel takes (section 4.3.1)."""
+    raise _unknown(insn)
 
 
 def _exit(insn: Insn, _place: _Place) -> Step:
-    _require_zero(dst=insn.dst, src=insn.src, off=insn.off, imm=insn.imm)
+    _require_zero("EXIT", *insn[1:])
     return Processor.leave
 
 

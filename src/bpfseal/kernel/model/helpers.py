@@ -11,14 +11,16 @@ Example:
 
 from __future__ import annotations
 
+import random
 import re
-from errno import EFAULT, EINVAL, ENOENT
+from errno import EFAULT, EINVAL, ENOENT, ERANGE
 from typing import Final
 
 from bpfseal.bpf.uapi import Helper
 from bpfseal.btf.kinds import Kind
+from bpfseal.kernel.model.common_helpers import common_helpers
 from bpfseal.kernel.model.machine import HelperFunction, Machine
-from bpfseal.kernel.model.memory import MemoryFault
+from bpfseal.kernel.model.memory import KERNEL_BASE, MemoryFault
 from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
@@ -87,22 +89,31 @@ def helpers(state: KernelState, program: ModelProgram) -> dict[int, HelperFuncti
         state.printed.append(line)
         return len(line)
 
-    return {
+    return common_helpers(state, random.Random(0)) | {  # noqa: S311 - not for keys
         Helper.SYS_BPF: bpf,
         Helper.SYS_CLOSE: close,
         Helper.BTF_FIND_BY_NAME_KIND: find_type,
         Helper.KALLSYMS_LOOKUP_NAME: find_symbol,
         Helper.TRACE_PRINTK: printk,
-        Helper.PROBE_READ_KERNEL: _copy,
+        Helper.PROBE_READ: _probe_read_kernel,
+        Helper.PROBE_READ_USER: _copy,
+        Helper.PROBE_READ_KERNEL: _probe_read_kernel,
         Helper.COPY_FROM_USER: _copy,
     }
 
 
-def _copy(machine: Machine, to: int, size: int, source: int, *_unused: int) -> int:
-    """Copy bytes; where they cannot be read, clear the destination and return -EFAULT.
+def _probe_read_kernel(machine: Machine, to: int, size: int, source: int, *_unused: int) -> int:
+    """Copy kernel memory; an address that is none of the kernel's is -ERANGE.
 
-    Loaders clear their stack by such a call with a null source.
+    Loaders clear their stack by such a call with a null source. Source: mm/maccess.c
+    ``copy_from_kernel_nofault``; measured on Linux 6.18.44.
     """
+    answer = _copy(machine, to, size, source)
+    return -ERANGE if answer < 0 and source < KERNEL_BASE else answer
+
+
+def _copy(machine: Machine, to: int, size: int, source: int, *_unused: int) -> int:
+    """Copy bytes; where they cannot be read, clear the destination and return -EFAULT."""
     size &= _U32
     try:
         data = machine.memory.read(source, size)

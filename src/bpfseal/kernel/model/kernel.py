@@ -17,9 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from errno import EINVAL
 
-from bpfseal.btf.btf import Btf
-from bpfseal.btf.builder import BtfBuilder
-from bpfseal.kernel.model.btf_objects import BtfObject
+from bpfseal.kernel.model.btf_objects import BtfObject, kernel_btf_object
 from bpfseal.kernel.model.fds import OpenFile
 from bpfseal.kernel.model.kernel_btf import (
     ExtendedBtf,
@@ -31,12 +29,13 @@ from bpfseal.kernel.model.kernel_btf import (
 from bpfseal.kernel.model.keyring import Keyrings
 from bpfseal.kernel.model.lsm import Hook
 from bpfseal.kernel.model.map_calls import map_create, map_freeze, map_update
+from bpfseal.kernel.model.map_facts import MapFacts
 from bpfseal.kernel.model.map_rules import MapAttributes
-from bpfseal.kernel.model.maps import MapFacts, ModelMap
+from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.memory import Region
 from bpfseal.kernel.model.profile import KFUNC_SERIES, Profile
 from bpfseal.kernel.model.prog_load import prog_load
-from bpfseal.kernel.model.program import LoadedProgram, ModelProgram, ProgAttributes
+from bpfseal.kernel.model.program import LinkFacts, LoadedProgram, ModelProgram, ProgAttributes
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.run import run_program
 from bpfseal.kernel.model.state import Call, KernelState
@@ -83,6 +82,11 @@ class ModelKernel:
         return f"model: {self._state.profile.description}; kernel BTF: {self.btf.description}"
 
     @property
+    def profile(self) -> Profile:
+        """Which kernel it is."""
+        return self._state.profile
+
+    @property
     def btf(self) -> KernelBtf:
         """The kernel's own BTF; `assumed` says which names were taken on trust."""
         return self._state.btf
@@ -106,6 +110,11 @@ class ModelKernel:
     def maps(self) -> tuple[MapFacts, ...]:
         """Every map that is alive, in the order of creation."""
         return tuple(known.facts for known in self._state.maps if known.alive)
+
+    @property
+    def links(self) -> tuple[LinkFacts, ...]:
+        """Every link that was made, in order; nothing is attached."""
+        return tuple(self._state.links)
 
     @property
     def open_fds(self) -> dict[int, str]:
@@ -152,8 +161,7 @@ class ModelKernel:
 
     def open_kernel_btf(self) -> int:
         """Return a fd of the kernel's own BTF (BPF_BTF_GET_FD_BY_ID)."""
-        raw = BtfBuilder().encode()
-        return self._state.fds.install(BtfObject(raw, Btf.from_bytes(raw), is_kernel=True))
+        return self._state.fds.install(kernel_btf_object())
 
     # The raw system call.
 
@@ -271,6 +279,7 @@ class ModelKernel:
             fd_array_count=request.fd_array_cnt,
             signature=request.signature,
             keyring_id=request.keyring_id,
+            log_level=request.log_level,
         )
         signed = "unsigned" if request.signature is None else "signed"
         return self._state.record(

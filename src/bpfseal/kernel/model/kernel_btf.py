@@ -83,6 +83,8 @@ class BtfFile:
         Raises:
             InputError: the file is no valid BTF.
         """
+        if b"\0" + name.encode() + b"\0" not in self._raw:  # that takes no parsing
+            return None
         return self._btf.find(name, kind)
 
     def known(self, name: str, kind: Kind) -> int | None:

@@ -107,12 +107,13 @@ class Machine:
         self.budget = budget
         self.trace = trace
 
-    def run(self, program: Program, ctx_address: int) -> int:
+    def run(self, program: Program, ctx_address: int, size: int = 0) -> int:
         """Run a program to its end and return r0, unsigned.
 
         Args:
             program: the program.
             ctx_address: the address of the context, which the program finds in r1.
+            size: what it finds in r2, for runtimes that pass the size of the context.
 
         Raises:
             MachineFault: if the program is malformed, accesses memory that it may not, calls what
@@ -122,6 +123,7 @@ class Machine:
         steps = program.steps
         processor = Processor(self.memory, self._call_out)
         processor.registers[1] = ctx_address
+        processor.registers[2] = size
         processor.enter(0)
         index = 0
         try:

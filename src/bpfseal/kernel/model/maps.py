@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
 from errno import E2BIG, EACCES, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, EPERM
 from typing import Final
 
 from bpfseal.bpf.uapi import SHA256_SIZE, MapFlag, MapType, ProgType
 from bpfseal.kernel.model.fds import KernelObject
+from bpfseal.kernel.model.map_facts import MapFacts, UpdateFlag
 from bpfseal.kernel.model.map_rules import PERCPU, RULES, Contents, MapAttributes
 from bpfseal.kernel.model.memory import Memory, Region
 from bpfseal.kernel.model.refusal import ENOTSUPP, refusal
@@ -34,41 +33,6 @@ _EXCL_OFFSET: Final = SHA256_SIZE
 """Offset of ``excl`` in ``struct bpf_map``: right behind ``sha``."""
 
 _STRUCT_SIZE: Final = 64
-
-
-class UpdateFlag(IntEnum):
-    """Flags of BPF_MAP_UPDATE_ELEM."""
-
-    ANY = 0
-    NOEXIST = 1
-    EXIST = 2
-
-
-@dataclass(frozen=True, slots=True)
-class MapFacts:
-    """A snapshot of a map.
-
-    Attributes:
-        name: the name given at creation.
-        type: the map type.
-        key_size: bytes of a key.
-        value_size: bytes of a value.
-        max_entries: the number of entries.
-        flags: the flags of its creation.
-        exclusive_to: the digest of the one program that may use it, or ``None``.
-        frozen: user space can write no more.
-        entry_count: elements in a hash; for arrays `max_entries`.
-    """
-
-    name: str
-    type: MapType
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
-    exclusive_to: bytes | None
-    frozen: bool
-    entry_count: int
 
 
 class ModelMap(KernelObject):
@@ -320,6 +284,21 @@ class ModelMap(KernelObject):
             case Contents.OPAQUE:
                 source = f"kernel/bpf, map_update_elem of {self.type.name}"
                 raise refusal(EINVAL, source, "the model has no such elements")
+
+    def delete(self, key: bytes) -> None:
+        """Delete one element (BPF_MAP_DELETE_ELEM).
+
+        Raises:
+            KernelError: EPERM as `update`, EINVAL for a type whose elements stay, ENOENT.
+        """
+        source = "kernel/bpf/syscall.c map_delete_elem"
+        self._require_writable(source)
+        if self._contents in (Contents.ARRAY, Contents.QUEUE, Contents.OPAQUE):
+            raise refusal(EINVAL, source, f"the elements of {self.type.name} maps stay")
+        if key in self._held:
+            self._held.pop(key).drop()
+        elif self._elements.pop(key, None) is None:
+            raise refusal(ENOENT, source, "no such key")
 
     def _require_writable(self, source: str) -> None:
         if self.frozen:

@@ -98,7 +98,7 @@ class Profile:
     bad_signature_pointer_errno: int = EFAULT
     has_data_verification: bool = True
     digests: frozenset[str] = frozenset()
-    algorithms: frozenset[str] = frozenset()
+    algorithms: frozenset[str] = frozenset({"rsa", "ecdsa"})
     has_exclusive_maps: bool = True
     has_excl: Answer = "no"
     has_bpf_keyring: bool = False

@@ -119,6 +119,21 @@ class LoadedProgram:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """A snapshot of a link.
+
+    Attributes:
+        program: the name of the program.
+        attach_type: the number of the attach type.
+        target: what it is attached to: the name of a function or tracepoint, ``fd N``, or ``""``.
+    """
+
+    program: str
+    attach_type: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class MapReference:
     """A ld_imm64 that refers to a map: to the map itself, or into its value."""
 

@@ -40,8 +40,9 @@ def run_program(state: KernelState, fd: int, ctx: bytes) -> tuple[int, bytes]:
     program = state.fds.get_as(fd, ModelProgram)
     if program.runnable is None:
         raise refusal(ENOTSUPP, source, f"the model does not run {program.type.name}")
-    if len(ctx) > MAX_CTX_SIZE:
-        raise refusal(EINVAL, source, f"context of {len(ctx)} bytes")
+    if not program.max_ctx_offset <= len(ctx) <= MAX_CTX_SIZE:
+        needed = f"{program.max_ctx_offset} to {MAX_CTX_SIZE}"
+        raise refusal(EINVAL, source, f"context of {len(ctx)} bytes, not {needed}")
     machine = Machine(
         state.memory, helpers(state, program), kfuncs(state, program), budget=INSN_BUDGET
     )

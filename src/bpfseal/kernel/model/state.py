@@ -20,7 +20,7 @@ from bpfseal.kernel.model.lsm import Hook
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.memory import Memory
 from bpfseal.kernel.model.profile import Profile
-from bpfseal.kernel.model.program import ModelProgram
+from bpfseal.kernel.model.program import LinkFacts, ModelProgram
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ class KernelState:
         keyrings: the keyrings.
         maps: every map that was made, in order.
         programs: every program that was loaded, in order.
+        links: every link that was made, in order.
         calls: every call, in order.
         printed: what programs printed.
         verifier_log: what the last BPF_PROG_LOAD wrote into its log.
@@ -73,6 +74,7 @@ class KernelState:
     keyrings: Keyrings = field(init=False)
     maps: list[ModelMap] = field(default_factory=list)
     programs: list[ModelProgram] = field(default_factory=list)
+    links: list[LinkFacts] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
     verifier_log: str = ""

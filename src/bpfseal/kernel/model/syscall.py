@@ -1,8 +1,8 @@
 """The helper ``bpf_sys_bpf``: bpf(2) from inside a program, with its attributes in kernel memory.
 
 Source: kernel/bpf/syscall.c ``bpf_sys_bpf`` and ``__sys_bpf``. Of the commands that the kernel
-allows a program, loaders use five; the model refuses the others as the kernel refuses those that
-it does not allow.
+allows a program, all are here but MAP_GET_FD_BY_ID; the model refuses it as the kernel refuses
+those that it does not allow.
 
 Example:
     >>> sys_bpf(state, "__loader.prog", Cmd.MAP_FREEZE, attr_address, 4)
@@ -23,6 +23,7 @@ from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model.attributes import Attr, Place
 from bpfseal.kernel.model.btf_objects import MAX_BTF_SIZE, BtfObject
+from bpfseal.kernel.model.links import link_create, raw_tracepoint_open
 from bpfseal.kernel.model.map_calls import map_create, map_freeze, map_update
 from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.maps import ModelMap
@@ -101,6 +102,12 @@ def _map_update(attr: Attr) -> int:
     key = attr.bytes_at("key", target.attributes.key_size)
     value = attr.bytes_at("value", target.transfer_size)
     map_update(attr.state, attr["map_fd"], key, value, attr["flags"])
+    return 0
+
+
+def _map_delete(attr: Attr) -> int:
+    target = attr.state.fds.get_as(attr["map_fd"], ModelMap)
+    target.delete(attr.bytes_at("key", target.attributes.key_size))
     return 0
 
 
@@ -204,6 +211,9 @@ COMMANDS: Final[dict[int, tuple[AttrLayout, Callable[[Attr], int]]]] = {
     Cmd.MAP_UPDATE_ELEM: (layouts.MAP_ELEM, _map_update),
     Cmd.MAP_FREEZE: (layouts.MAP_FREEZE, _map_freeze),
     Cmd.BTF_LOAD: (layouts.BTF_LOAD, _btf_load),
+    Cmd.MAP_DELETE_ELEM: (layouts.MAP_DELETE_ELEM, _map_delete),
     Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
+    Cmd.LINK_CREATE: (layouts.LINK_CREATE, link_create),
+    Cmd.RAW_TRACEPOINT_OPEN: (layouts.RAW_TRACEPOINT_OPEN, raw_tracepoint_open),
 }
 """The commands that a program may give, as far as loaders do: what they read, what they do."""

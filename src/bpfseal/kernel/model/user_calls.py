@@ -23,12 +23,16 @@ from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model import syscall
 from bpfseal.kernel.model.attributes import Attr, Place, check_tail, write
+from bpfseal.kernel.model.btf_objects import kernel_btf_object
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.run import MAX_CTX_SIZE, run_program
 from bpfseal.kernel.model.state import KernelState
 
 EBADFD: Final = next(number for number, name in errorcode.items() if name == "EBADFD")
+
+VMLINUX_BTF_ID: Final = 1
+"""The id of the kernel's own BTF, which exists before any other."""
 
 _LOG_TAIL = b"\0"
 _SOURCE = "kernel/bpf/syscall.c __sys_bpf"
@@ -137,12 +141,21 @@ def _get_info(attr: Attr) -> int:
     return 0
 
 
+def _open_btf(attr: Attr) -> int:
+    """Open the kernel's own BTF, which is the first of all; others are not known by their id."""
+    if attr["btf_id"] != VMLINUX_BTF_ID:
+        source = "kernel/bpf/btf.c btf_get_fd_by_id"
+        raise refusal(ENOENT, source, f"no BTF with the id {attr['btf_id']}")
+    return attr.state.fds.install(kernel_btf_object())
+
+
 COMMANDS: Final = MappingProxyType(
     {
         **syscall.COMMANDS,
         Cmd.MAP_LOOKUP_ELEM: (layouts.MAP_ELEM, _map_lookup),
         Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
         Cmd.PROG_RUN: (layouts.PROG_RUN, _prog_run),
+        Cmd.BTF_GET_FD_BY_ID: (layouts.BTF_GET_FD_BY_ID, _open_btf),
         Cmd.OBJ_GET_INFO_BY_FD: (layouts.OBJ_GET_INFO_BY_FD, _get_info),
     }
 )

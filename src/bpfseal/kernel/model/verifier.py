@@ -135,7 +135,7 @@ def _check_structure(program: ModelProgram) -> None:
         try:
             decode(insns, index, starts)
         except Trap as trap:
-            raise _refuse(EINVAL, "bpf_check", f"insn {index}: {trap.message}") from trap
+            raise _refuse(EINVAL, f"bpf_check, insn {index}", trap.message) from trap
     if insns[max(starts)].code not in _ENDS:
         raise _refuse(EINVAL, "check_subprogs", "last insn is not an exit or jmp")
 
@@ -150,8 +150,8 @@ def _resolve_maps(state: KernelState, program: ModelProgram) -> None:
         into_value = insn.src in _VALUE_SOURCES
         offset = insns[index + 1].imm & 0xFFFFFFFF
         if by is None or (offset and not into_value):
-            log = f"unrecognized bpf_ld_imm64 insn at {index}"
-            raise _refuse(EINVAL, "resolve_pseudo_ldimm64", log)
+            log = "unrecognized bpf_ld_imm64 insn"
+            raise _refuse(EINVAL, f"resolve_pseudo_ldimm64, insn {index}", log)
         find = fd_array.map_by_fd if by == "fd" else fd_array.map_at
         named = find(state, program, insn.imm)
         program.references.append(MapReference(index, named, offset if into_value else None))
@@ -184,6 +184,8 @@ def _check_kfuncs(state: KernelState, program: ModelProgram) -> None:
     for index, insn in enumerate(program.insns):
         if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL:
             continue
+        if insn.off and program.is_signed and state.profile.verifies_in_verifier:
+            raise _refuse(EACCES, "fd_array_get_btf", "signed program cannot bind any BTF")
         name = state.btf.name_of(insn.imm, Kind.FUNC)
         types = state.profile.kfuncs.get(name or "")
         if types is None and program.type is not ProgType.SYSCALL:

@@ -2,8 +2,8 @@
 
 Example:
     >>> findings = analyse_program(state, program, log_level=1)
-    >>> findings.log
-    'processed 7 insns (limit 1000000)\\n'
+    >>> findings.log.splitlines()[-1]
+    'processed 7 insns (limit 1000000)'
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from errno import EACCES
+from itertools import pairwise
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
@@ -74,7 +75,7 @@ def analyse_program(
         is_gpl=is_gpl,
         rights=rights or Rights(),
         log=log,
-        map_fields=map_fields(
+        map_fields=lambda: map_fields(
             has_hash=state.profile.has_exclusive_maps, has_excl=state.has_excl
         ),
     )
@@ -128,7 +129,7 @@ def _calls(env: Env, flow: Flow) -> Mapping[int, set[int]]:
     """Return the functions that each function calls."""
     calls: dict[int, set[int]] = {}
     functions = [*flow.functions, len(env.insns)]
-    for start, end in zip(functions, functions[1:], strict=False):
+    for start, end in pairwise(functions):
         for index in range(start, end):
             insn = env.insns[index]
             if insn.code == CALL and insn.src == op.PSEUDO_CALL:

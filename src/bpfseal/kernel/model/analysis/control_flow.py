@@ -31,7 +31,6 @@ _ARGUMENTS: Final = 0b111110
 _CLOBBERED: Final = 0b111111
 
 
-
 @dataclass(frozen=True, slots=True)
 class Flow:
     """What is known of a program before any path is followed.
@@ -136,7 +135,7 @@ def _live_registers(insns: Sequence[Insn]) -> tuple[int, ...]:
     """Return, for each insn, the registers that may be read before they are written."""
     count = len(insns)
     live = [0] * (count + 1)
-    effects = [_uses(insn) for insn in insns]
+    effects = [uses(insn) for insn in insns]
     targets = [jump_target(insn, index) for index, insn in enumerate(insns)]
     falls = [insn.code not in (EXIT, GOTO, GOTOL) for insn in insns]
     changed = True
@@ -155,7 +154,7 @@ def _live_registers(insns: Sequence[Insn]) -> tuple[int, ...]:
     return tuple(live)
 
 
-def _uses(insn: Insn) -> tuple[int, int]:  # noqa: PLR0911, C901 - one answer for each class
+def uses(insn: Insn) -> tuple[int, int]:
     """Return the registers that an insn reads and those that it writes."""
     code, dst, src, _, imm = insn
     kind = code & 7

@@ -7,23 +7,22 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from errno import EACCES
 from typing import NamedTuple
 
 from bpfseal.bpf.insn import Insn
-from bpfseal.kernel.model.kernel_btf import KernelBtf
-from bpfseal.kernel.model.maps import ModelMap
-from bpfseal.kernel.model.processor import FRAME_POINTER
-from bpfseal.kernel.model.profile import Profile
-from bpfseal.kernel.model.program import MapReference
 from bpfseal.kernel.model.analysis.log import Log
 from bpfseal.kernel.model.analysis.map_struct import Field
 from bpfseal.kernel.model.analysis.refused import Refused
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.state import Frame, State
-from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value
+from bpfseal.kernel.model.analysis.values import Pointer, Value
+from bpfseal.kernel.model.kernel_btf import KernelBtf
+from bpfseal.kernel.model.processor import FRAME_POINTER
+from bpfseal.kernel.model.profile import Profile
+from bpfseal.kernel.model.program import MapReference
 
 
 class Rights(NamedTuple):
@@ -49,7 +48,7 @@ class Env:
         is_gpl: the program's licence is compatible with the GPL.
         rights: what the process that loads may do.
         log: the verifier's log.
-        map_fields: the fields of ``struct bpf_map``.
+        map_fields: returns the fields of ``struct bpf_map``.
         state: the state of the path that is being followed.
         index: the insn that is being looked at.
         stack_depths: bytes of stack that each function uses, by its first insn.
@@ -63,7 +62,7 @@ class Env:
     is_gpl: bool
     rights: Rights
     log: Log
-    map_fields: tuple[Field, ...] = ()
+    map_fields: Callable[[], tuple[Field, ...]]
     state: State = field(default_factory=lambda: State([Frame()]))
     index: int = 0
     stack_depths: dict[int, int] = field(default_factory=dict)
@@ -122,7 +121,3 @@ class Env:
 
     def _function_called_at(self, call_site: int) -> int:
         return call_site + 1 + self.insns[call_site].imm
-
-    def map_value(self, value_map: ModelMap, **fields: int) -> Pointer:
-        """Return a pointer to the value of a map."""
-        return Pointer(PointerKind.MAP_VALUE, map=value_map, **fields)

@@ -13,8 +13,6 @@ from errno import EACCES, EINVAL
 from typing import Final
 
 from bpfseal.bpf.uapi import Helper
-from bpfseal.kernel.model.maps import ModelMap
-from bpfseal.kernel.model.refusal import ENOTSUPP
 from bpfseal.kernel.model.analysis import memory_access, scalar, stack
 from bpfseal.kernel.model.analysis.branches import narrowed
 from bpfseal.kernel.model.analysis.env import Env
@@ -29,16 +27,14 @@ from bpfseal.kernel.model.analysis.helper_table import (
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.stack import Access
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, describe
+from bpfseal.kernel.model.maps import ModelMap
+from bpfseal.kernel.model.refusal import ENOTSUPP
 
 MAX_SIZE: Final = 1 << 29
 """BPF_MAX_VAR_SIZ (include/linux/bpf_verifier.h)."""
 
-_MEMORY_TYPES: Final = (
-    "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
-)
-_MEMORY_KINDS: Final = frozenset(
-    {PointerKind.STACK, PointerKind.MAP_VALUE, PointerKind.MEMORY}
-)
+_MEMORY_TYPES: Final = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
+_MEMORY_KINDS: Final = frozenset({PointerKind.STACK, PointerKind.MAP_VALUE, PointerKind.MEMORY})
 _SIZES: Final = frozenset({Argument.SIZE, Argument.SIZE_OR_ZERO})
 _MAX_ERRNO: Final = 4095
 _SMALL_RESULTS: Final = frozenset(
@@ -49,6 +45,7 @@ _SMALL_RESULTS: Final = frozenset(
     }
 )
 """Helpers that return a length or an errno (``do_refine_retval_range``)."""
+
 
 def argument_count(number: int) -> int:
     """Return how many registers a helper reads, 5 for one that the model lacks."""
@@ -128,9 +125,7 @@ class _Call:
         message = f"R{register} type={describe(value)} expected={words}"
         raise self._env.refuse(EACCES, "check_reg_type", message)
 
-    def _check_memory(
-        self, register: int, value: Scalar | Pointer, argument: Argument
-    ) -> None:
+    def _check_memory(self, register: int, value: Scalar | Pointer, argument: Argument) -> None:
         """Check memory whose size the map tells, or the helper; a sized one waits for its size."""
         self._require(register, value, set(_MEMORY_KINDS), _MEMORY_TYPES)
         assert isinstance(value, Pointer)  # noqa: S101 - required above
@@ -202,9 +197,7 @@ def check_memory(
     pointer = env.state.registers[register]
     kind = pointer.kind if isinstance(pointer, Pointer) and not pointer.or_null else None
     if kind is PointerKind.STACK:
-        stack.use_range(
-            env, register, size, access, zero_allowed=zero_allowed, is_exact=is_exact
-        )
+        stack.use_range(env, register, size, access, zero_allowed=zero_allowed, is_exact=is_exact)
         return
     assert isinstance(pointer, Pointer) or pointer is not None  # noqa: S101 - it was read
     if isinstance(pointer, Pointer) and kind is PointerKind.MAP_VALUE:
@@ -246,9 +239,7 @@ def check_sized_memory(env: Env, register: int, access: Access, *, zero_allowed:
         message = f"R{size_register} type={describe(size)} expected=scalar"
         raise env.refuse(EACCES, "check_reg_type", message)
     if size.smin < 0:
-        message = (
-            f"R{size_register} min value is negative, either use unsigned or 'var &= const'"
-        )
+        message = f"R{size_register} min value is negative, either use unsigned or 'var &= const'"
         raise env.refuse(EACCES, function, message)
     if size.umin == 0 and not zero_allowed:
         message = f"R{size_register} invalid zero-sized read: u64=[{size.umin},{size.umax}]"
@@ -266,5 +257,3 @@ def check_sized_memory(env: Env, register: int, access: Access, *, zero_allowed:
         zero_allowed=zero_allowed,
         is_exact=size.is_const,
     )
-
-

@@ -83,9 +83,7 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
     Helper.SYS_BPF: Prototype((_A.ANYTHING, _A.MEMORY, _A.SIZE)),
     Helper.BTF_FIND_BY_NAME_KIND: Prototype((_A.MEMORY, _A.SIZE, _A.ANYTHING, _A.ANYTHING)),
     Helper.SYS_CLOSE: Prototype((_A.ANYTHING,)),
-    Helper.KALLSYMS_LOOKUP_NAME: Prototype(
-        (_A.MEMORY, _A.SIZE_OR_ZERO, _A.ANYTHING, _A.LONG_OUT)
-    ),
+    Helper.KALLSYMS_LOOKUP_NAME: Prototype((_A.MEMORY, _A.SIZE_OR_ZERO, _A.ANYTHING, _A.LONG_OUT)),
     Helper.STRNCMP: Prototype((_A.MEMORY, _A.SIZE, _A.STRING)),
     Helper.KTIME_GET_TAI_NS: _NOTHING,
 }
@@ -93,7 +91,30 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
 
 OTHERS: Final = frozenset(
     {
-        *(12, 22, 25, 27, 35, 37, 46, 55, 67, 87, 88, 89, 93, 94, 107, 108, 109, 111, 117, 120, 121, 123),
+        *(
+            12,
+            22,
+            25,
+            27,
+            35,
+            37,
+            46,
+            55,
+            67,
+            87,
+            88,
+            89,
+            93,
+            94,
+            107,
+            108,
+            109,
+            111,
+            117,
+            120,
+            121,
+            123,
+        ),
         *(130, 131, 132, 133, 134, 136, 137, 138, 139, 140, 141, 147, 149, 153, 154, 156, 157),
         *(158, 162, 164, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 181, 188),
         *(191, 194, 195, 196, 197, 198, 199, 200, 201, 202, 203, 209, 210, 211),

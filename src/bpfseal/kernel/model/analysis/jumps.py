@@ -49,11 +49,16 @@ def split(env: Env, insn: Insn) -> tuple[State | None, bool]:
     if isinstance(target, Scalar) and isinstance(source, Scalar):
         for state, holds in ((jumping, True), (env.state, False)):
             _refine(state, insn, operation, target, source, bits, holds=holds)
-    elif isinstance(target, Pointer) and target.or_null and source == scalar.ZERO:
-        if operation in (op.JEQ, op.JNE) and bits == 64:
-            is_null = operation == op.JEQ
-            _settle_null(jumping, target.id, is_null=is_null)
-            _settle_null(env.state, target.id, is_null=not is_null)
+    elif (
+        isinstance(target, Pointer)
+        and target.or_null
+        and source == scalar.ZERO
+        and operation in (op.JEQ, op.JNE)
+        and bits == 64
+    ):
+        is_null = operation == op.JEQ
+        _settle_null(jumping, target.id, is_null=is_null)
+        _settle_null(env.state, target.id, is_null=not is_null)
     return jumping, True
 
 

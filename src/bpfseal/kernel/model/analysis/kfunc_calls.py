@@ -62,7 +62,9 @@ def _check(env: Env, position: int, argument: KfuncArgument) -> None:
                 check_sized_memory(env, register, "read", zero_allowed=True)
             except Refused as refused:
                 pair = f"arg#{position} arg#{position + 1}"
-                message = f"{refused.message}\n{pair} memory, len pair leads to invalid memory access"
+                message = (
+                    f"{refused.message}\n{pair} memory, len pair leads to invalid memory access"
+                )
                 raise env.refuse(refused.errno, _FUNCTION, message) from refused
         case KfuncArgument.SIZE:
             if not isinstance(value, Scalar):

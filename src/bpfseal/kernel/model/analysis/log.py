@@ -6,11 +6,15 @@ reason of a refusal. Insns are written as kernel/bpf/disasm.c does, states as ke
 Example:
     >>> log = Log(1)
     >>> log.write("R2 !read_ok")
-    >>> log.text
-    'R2 !read_ok\\n'
+    >>> log.text.splitlines()
+    ['R2 !read_ok']
 """
 
 from __future__ import annotations
+
+from typing import Final
+
+_COMMENT_COLUMN: Final = 38
 
 
 class Log:
@@ -38,12 +42,13 @@ class Log:
         """Append a line."""
         self._lines.append(line)
 
-    def amend(self, text: str, column: int) -> None:
-        """Append to the last line, at a column if the line is shorter."""
-        if self._lines:
-            self._lines[-1] = self._lines[-1].ljust(column) + text
+    def comment(self, text: str) -> None:
+        """Append a comment to the last line."""
+        line = self._lines[-1]
+        padded = line.ljust(_COMMENT_COLUMN) if len(line) < _COMMENT_COLUMN else line + " " * 8
+        self._lines[-1] = f"{padded}; {text}"
 
     def rewind(self, position: int) -> None:
         """Forget what was written since a position, unless all paths are kept."""
-        if self.level < 2:  # noqa: PLR2004 - the level that keeps all
+        if self.level < 2:
             del self._lines[position:]

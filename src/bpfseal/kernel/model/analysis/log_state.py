@@ -7,10 +7,9 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from bpfseal.bpf.insn import Insn
 from bpfseal.kernel.model.analysis.scalar import (
     S32_MAX,
     S32_MIN,
@@ -26,7 +25,6 @@ from bpfseal.kernel.model.analysis.values import (
     Pointer,
     PointerKind,
     Slot,
-    Value,
 )
 
 _U16_MAX: Final = (1 << 16) - 1
@@ -34,33 +32,49 @@ _S16_MIN: Final = -(1 << 15)
 _S16_MAX: Final = (1 << 15) - 1
 
 
-def state_line(state: State, before: Sequence[Value] | None = None, insn: Insn | None = None) -> str:
-    """Return the registers and stack slots of the current frame that hold something.
+def state_line(state: State) -> str:
+    """Return the registers and stack slots of the current frame that hold something."""
+    frame = state.frame
+    registers = (_register(n, value) for n, value in enumerate(frame.registers) if value)
+    slots = (_slot(index, slot) for index, slot in sorted(frame.stack.items()))
+    return _join(state, [*registers, *slots])
+
+
+def change_line(state: State, used: int, before: Mapping[int, Slot]) -> str:
+    """Return the registers that an insn used and the stack slots that it changed.
 
     Args:
-        state: the state.
-        before: the registers before an insn, to show only those that it used.
-        insn: that insn.
+        state: the state after the insn.
+        used: the registers, as bits.
+        before: the stack before the insn.
     """
     frame = state.frame
-    shown = []
-    used = {insn.dst, insn.src} if insn is not None else set()
-    for number, value in enumerate(frame.registers):
-        if value is None or (
-            before is not None and number not in used and value == before[number]
-        ):
-            continue
-        shown.append(f"R{number}={_value(value)}")
-    if before is None:
-        shown += [_slot(index, slot) for index, slot in sorted(frame.stack.items())]
+    registers = (
+        _register(number, value)
+        for number, value in enumerate(frame.registers)
+        if value and used >> number & 1
+    )
+    slots = (
+        _slot(index, slot)
+        for index, slot in sorted(frame.stack.items())
+        if before.get(index) != slot
+    )
+    return _join(state, [*registers, *slots])
+
+
+def _join(state: State, shown: Sequence[str]) -> str:
     prefix = f"frame{len(state.frames) - 1}: " if len(state.frames) > 1 else ""
     return prefix + " ".join(shown)
 
 
+def _register(number: int, value: Scalar | Pointer) -> str:
+    return f"R{number}={_value(value)}"
+
+
 def _slot(index: int, slot: Slot) -> str:
     at = -SLOT_SIZE * (index + 1)
-    if slot.bytes == SPILLED * SLOT_SIZE and slot.spilled is not None:
-        return f"fp{at}={_value(slot.spilled)}"
+    if slot.is_spill and slot.spilled is not None:
+        return f"fp{at}={slot.bytes.rstrip(SPILLED)}{_value(slot.spilled)}"
     return f"fp{at}={slot.bytes}"
 
 

@@ -240,9 +240,7 @@ def check_region(
 
     check(low, "min")
     if variable.umax >= MAX_VAR_OFF:
-        message = (
-            f"R{register} unbounded memory access, make sure to bounds check any such access"
-        )
+        message = f"R{register} unbounded memory access, make sure to bounds check any such access"
         raise env.refuse(EACCES, function, message)
     check(high, "max")
 
@@ -263,7 +261,8 @@ def _read_map_struct(
     if access != "read":
         raise env.refuse(EACCES, function, f"only read from {struct} is supported")
     walk = "btf_struct_walk"
-    for field in env.map_fields:
+    fields = env.map_fields()
+    for field in fields:
         end = field.offset + field.size
         if not field.offset <= off < end:
             continue
@@ -282,7 +281,7 @@ def _read_map_struct(
         if field.is_pointer:
             return Pointer(PointerKind.BTF, type_name=field.name)
         return scalar.of_width(8 * size)
-    if off < env.map_fields[-1].offset:  # a gap, which alignment has left
+    if off < fields[-1].offset:  # a gap, which alignment has left
         message = f"struct bpf_map doesn't have field at offset {off}"
         raise env.refuse(EINVAL, walk, message)
     message = f"the model does not know the fields of struct bpf_map at off {off} size {size}"

@@ -1,5 +1,7 @@
-"""Insns that load and store (``check_load_mem``, ``check_store_reg``, ``check_atomic``,
-``check_ld_imm`` in kernel/bpf/verifier.c).
+"""Insns that load and store.
+
+Source: ``check_load_mem``, ``check_store_reg``, ``check_atomic`` and ``check_ld_imm`` in
+kernel/bpf/verifier.c.
 
 Example:
     >>> load_insn(env, ldx_mem(op.W, 0, 1, 0))

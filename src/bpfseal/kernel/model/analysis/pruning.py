@@ -20,7 +20,6 @@ from bpfseal.kernel.model.analysis.values import (
     SPILLED,
     ZERO_BYTE,
     Pointer,
-    PointerKind,
     Slot,
     Value,
 )
@@ -117,14 +116,3 @@ def _slot_covers(old: Slot, new: Slot, ids: _Ids) -> bool:
         else:
             return False
     return not old.spilled or not old.is_spill or _value_covers(old.spilled, new.spilled, ids)
-
-
-def may_loop(old: State, new: State) -> bool:
-    """Whether the registers are so alike that comparing the whole states is worth it."""
-    ours, theirs = old.registers, new.registers
-    return all(
-        value is other
-        or (isinstance(value, Pointer) and value.kind is PointerKind.STACK)
-        or value == other
-        for value, other in zip(ours, theirs, strict=True)
-    )

@@ -130,7 +130,7 @@ def build(
     return made._replace(id=id) if id else made
 
 
-def _sync(  # noqa: PLR0912, C901, PLR0913 - one rule after the other, as in the kernel
+def _sync(
     value: int,
     mask: int,
     umin: int,

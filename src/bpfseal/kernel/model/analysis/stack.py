@@ -14,7 +14,6 @@ from __future__ import annotations
 from errno import EACCES, EFAULT, EINVAL
 from typing import Final, Literal
 
-from bpfseal.kernel.model.processor import STACK_SIZE
 from bpfseal.kernel.model.analysis import scalar
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.scalar import Scalar
@@ -31,6 +30,7 @@ from bpfseal.kernel.model.analysis.values import (
     Slot,
     Value,
 )
+from bpfseal.kernel.model.processor import STACK_SIZE
 
 MAX_VAR_OFF: Final = 1 << 29
 """BPF_MAX_VAR_OFF (include/linux/bpf_verifier.h)."""
@@ -66,9 +66,7 @@ def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -
     assert isinstance(pointer, Pointer)  # noqa: S101 - the caller looked
     function, direction = "check_stack_access_within_bounds", _DIRECTION[access]
     variable = pointer.variable
-    if not variable.is_const and (
-        variable.smax >= MAX_VAR_OFF or variable.smin <= -MAX_VAR_OFF
-    ):
+    if not variable.is_const and (variable.smax >= MAX_VAR_OFF or variable.smin <= -MAX_VAR_OFF):
         message = f"invalid unbounded variable-offset {direction} stack R{register}"
         raise env.refuse(EACCES, function, message)
     low, high = span(pointer, off)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bpfseal.kernel.model.processor import FRAME_POINTER, REGISTER_COUNT
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.values import EMPTY_SLOT, Pointer, PointerKind, Slot, Value
+from bpfseal.kernel.model.processor import FRAME_POINTER, REGISTER_COUNT
 
 
 class Frame:
@@ -63,17 +63,19 @@ class State:
         frames: the call frames, the current one last.
         parent: the remembered state that the path has come through last.
         branches: paths that go on from a remembered state and have not ended.
-        jumps: how many jumps the path has made.
+        hits: how many paths were like it and ended there.
+        misses: how many were not.
         may_gotos: how often the path has passed a may_goto insn.
     """
 
-    __slots__ = ("branches", "frames", "jumps", "may_gotos", "parent")
+    __slots__ = ("branches", "frames", "hits", "may_gotos", "misses", "parent")
 
     def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
         self.parent: State | None = None
         self.branches = 1
-        self.jumps = 0
+        self.hits = 0
+        self.misses = 0
         self.may_gotos = 0
 
     @property
@@ -90,7 +92,6 @@ class State:
         """Return a copy of its own."""
         made = State([frame.copy() for frame in self.frames])
         made.parent = self.parent
-        made.jumps = self.jumps
         made.may_gotos = self.may_gotos
         return made
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, NamedTuple
 
-from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.analysis import scalar
 from bpfseal.kernel.model.analysis.scalar import Scalar
+from bpfseal.kernel.model.maps import ModelMap
 
 
 class PointerKind(Enum):
