@@ -16,7 +16,12 @@ from support.uapi import evaluate, header, skip_if_missing
 
 from .test_attr import LAYOUTS
 
-NESTED = {"PROG_RUN": "test.", "OBJ_GET_INFO_BY_FD": "info."}
+NESTED = {
+    "PROG_RUN": "test.",
+    "OBJ_GET_INFO_BY_FD": "info.",
+    "LINK_CREATE": "link_create.",
+    "RAW_TRACEPOINT_OPEN": "raw_tracepoint.",
+}
 """Members of the union that hold the fields of a command; other fields have no prefix."""
 
 TYPES = {"MAP_INFO": "struct bpf_map_info"}
@@ -58,6 +63,8 @@ def test_every_attr_field_has_the_offset_size_and_sign_of_the_header(command: st
     kind = TYPES.get(command, "union bpf_attr")
     text = header("bpf.h").partition(f"\n{kind} {{")[2].partition("\n}")[0]
     prefix = NESTED.get(command, "")
+    if prefix:
+        text = text.partition(f"\n\t}} {prefix[:-1]};")[0].rpartition("\n\tstruct {")[2]
     expected: dict[str, int] = {}
     expressions: dict[str, str] = {}
     for name, field in layout.fields.items():

@@ -37,6 +37,12 @@ from .programs import CTX_SIZE, mutated, random_program
 
 _MAX_INSNS = 2000
 _SHOWN = 3
+_WHOLE = 0.95
+"""The share of random programs that are run as they were made; the others are changed first."""
+
+_ROOM = bytes(2048)
+"""Context behind what programs are made for: changed ones may ask for more."""
+
 _SCHEMES = ("unsigned", "inline", "inline-original", "loadtime")
 
 
@@ -90,10 +96,10 @@ def compare_random(kernel: Kernel | None, count: int, seed: int) -> int:
     tally, wrong, ran = Tally(), 0, 0
     for number in range(count):
         insns = random_program(chance)
-        is_whole = chance.random() < 0.8
+        is_whole = chance.random() < _WHOLE
         if not is_whole:  # such a program may read stack that nobody has written
             insns = mutated(chance, insns)
-        ctx = chance.randbytes(CTX_SIZE)
+        ctx = chance.randbytes(CTX_SIZE) + _ROOM
         try:
             model, result = judge_and_run(model_kernel(), insns, ctx)
         except BpfsealError as error:

@@ -24,6 +24,10 @@ PROFILE = PROFILES["6.18-unverified"]
 """The profile that is most like the development machine's kernel."""
 
 
+_BEHIND = ("processed ", "cur state:", "old state:")
+"""How the lines begin that follow the reason in a log."""
+
+
 class Verdict(NamedTuple):
     """What a verifier says: errno, 0 for accepted, and the last line of its log."""
 
@@ -73,9 +77,9 @@ def load(kernel: Kernel, insns: list[Insn], fd_array: tuple[int, ...] = ()) -> t
 
 
 def reason_of(error: KernelError) -> str:
-    """Return the last line that a verifier wrote before its statistics."""
-    lines = [line for line in error.log.splitlines() if line and not line.startswith("processed")]
-    return lines[-1] if lines else ""
+    """Return the last line that a verifier wrote before states and statistics."""
+    reasons = [line for line in error.log.splitlines() if line and not line.startswith(_BEHIND)]
+    return reasons[-1] if reasons else ""
 
 
 def judge_and_run(kernel: Kernel, insns: list[Insn], ctx: bytes) -> tuple[Verdict, Outcome | None]:

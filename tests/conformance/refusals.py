@@ -185,8 +185,6 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "R2 tried to subtract pointer from scalar"),
     "the sum of two pointers": Refusal((_add(1, 10), *END), EACCES,
         "R1 pointer += pointer prohibited"),
-    "half a pointer copied": Refusal((Insn(op.ALU | op.MOV | op.X, 2, 1), *END), EACCES,
-        "R1 partial copy of pointer"),
     "too far": Refusal((alu64_imm(op.ADD, 1, 1 << 29), *END), EINVAL,
         "math between ctx pointer and 536870912 is not allowed"),
     "division by zero": Refusal((R0, alu64_imm(op.DIV, 0, 0), X), EINVAL, "div by zero"),

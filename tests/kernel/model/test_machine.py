@@ -358,3 +358,12 @@ def test_a_loader_of_12_000_insns_runs_in_well_under_a_second() -> None:
     start = time.perf_counter()
     assert run(*body, EXIT) == 1
     assert time.perf_counter() - start < 0.8
+
+
+def test_a_fault_names_the_line_of_source_where_it_is_known() -> None:
+    lines = {0: "a.c:3: int x;", 1: "a.c:4: *p = 1;"}
+    program = Program((NOTHING, st_mem(B, 0, 0, 1), EXIT), "test", lines)
+    with pytest.raises(MachineFault) as caught:
+        Machine(Memory(), {}, {}).run(program, 0)
+    assert str(caught.value).startswith("test, insn 1 (a.c:4: *p = 1;): write of 1 bytes at 0x0")
+    assert caught.value.line == "a.c:4: *p = 1;"

@@ -9,8 +9,9 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn
@@ -30,15 +31,18 @@ class MachineFault(BpfsealError):  # noqa: N818 (as in `MemoryFault`)
         program: the program's name.
         index: the insn at fault.
         reason: what is wrong with it.
+        line: the line of source that it is from, ``""`` where that is not known.
     """
 
     exit_status = 1
 
-    def __init__(self, program: str, index: int, reason: str) -> None:
-        super().__init__(reason, where=f"{program}, insn {index}")
+    def __init__(self, program: str, index: int, reason: str, line: str = "") -> None:
+        place = f"{program}, insn {index}"
+        super().__init__(reason, where=f"{place} ({line})" if line else place)
         self.program = program
         self.index = index
         self.reason = reason
+        self.line = line
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,17 @@ class Program:
         insns: the insns. A ld_imm64 holds the value itself, and the insn index of a
             BPF_PSEUDO_FUNC; its pseudo source is not looked at any more.
         name: the program's name, for messages.
+        lines: the first insn of each line of source, and the line.
     """
 
     insns: tuple[Insn, ...]
     name: str
+    lines: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def line_of(self, index: int) -> str:
+        """Return the line of source that an insn is from, ``""`` where that is not known."""
+        first = max((start for start in self.lines if start <= index), default=None)
+        return "" if first is None else self.lines[first]
 
     @cached_property
     def steps(self) -> Mapping[int, Step]:
@@ -136,12 +147,14 @@ class Machine:
                 if not processor.frames:
                     return processor.registers[0]
         except (MemoryFault, Trap) as fault:
-            raise MachineFault(program.name, index, fault.message) from fault
+            raise MachineFault(
+                program.name, index, fault.message, program.line_of(index)
+            ) from fault
         finally:
             while processor.frames:
                 processor.leave()
         reason = f"the budget of {self.budget} insns is used up"
-        raise MachineFault(program.name, index, reason)
+        raise MachineFault(program.name, index, reason, program.line_of(index))
 
     def _call_out(self, source: int, number: int, arguments: Sequence[int]) -> int:
         kind, functions = ("kfunc", self.kfuncs) if source else ("helper", self.helpers)

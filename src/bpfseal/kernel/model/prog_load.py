@@ -132,7 +132,7 @@ def _load(state: KernelState, attributes: ProgAttributes) -> ModelProgram:
         program.insns = _resolve_kfuncs(state, program)
     if not profile.verifies_in_verifier:
         fd_array.bind(state, program, has_digest=False)
-    if not profile.covers_btf and (attributes.func_info or attributes.line_info_count):
+    if not profile.covers_btf and (attributes.func_info or attributes.line_info):
         program.btf = _own_btf(state, attributes.btf_fd)
     verifier.check(state, program)
     program.attach_target = _attach_target(state, attributes)

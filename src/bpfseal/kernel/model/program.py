@@ -47,7 +47,8 @@ class ProgAttributes:
         attach_fd: the program, or the BTF, that `attach_btf_id` belongs to; 0 for the kernel's.
         btf_fd: the program's BTF, 0 for none.
         func_info: type ids of the functions' FUNCs, by insn offset.
-        line_info_count: number of line records.
+        line_info: line records: insn, and the places of the file name and the line in the strings
+            of the BTF, and line << 10 | column.
         core_relo_count: number of CO-RE records.
         fd_array: the fds that insns name by index, as many as can be read and are asked for.
         fd_array_is_cut: there is an array, and what comes behind `fd_array` cannot be read.
@@ -68,7 +69,7 @@ class ProgAttributes:
     attach_fd: int = 0
     btf_fd: int = 0
     func_info: tuple[tuple[int, int], ...] = ()
-    line_info_count: int = 0
+    line_info: tuple[tuple[int, int, int, int], ...] = ()
     core_relo_count: int = 0
     fd_array: tuple[int, ...] = ()
     fd_array_is_cut: bool = False
@@ -232,6 +233,6 @@ class ModelProgram(KernelObject):
             map_references=tuple((use.index, use.map.name) for use in self.references),
             maps=tuple(used.name for used in self.used_maps),
             func_info_count=len(given.func_info),
-            line_info_count=given.line_info_count,
+            line_info_count=len(given.line_info),
             core_relo_count=given.core_relo_count,
         )

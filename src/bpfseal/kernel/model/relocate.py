@@ -38,7 +38,19 @@ def relocate(state: KernelState, program: ModelProgram) -> machine.Program:
     for index, insn in enumerate(program.insns):
         if insn.is_ld_imm64 and insn.src == op.PSEUDO_BTF_ID:
             insns[index : index + 2] = _address(insn, _ksym_address(state, insn.imm))
-    return machine.Program(tuple(insns), program.name)
+    return machine.Program(tuple(insns), program.name, _lines(program))
+
+
+def _lines(program: ModelProgram) -> dict[int, str]:
+    """Return the lines of source that a program's BTF tells, by their first insn."""
+    if program.btf is None:
+        return {}
+    btf, size = program.btf.btf, len(program.btf.btf.strings)
+    return {
+        insn: f"{btf.string(file)}:{place >> 10}: {btf.string(line).strip()}"
+        for insn, file, line, place in program.attributes.line_info
+        if file < size and line < size
+    }
 
 
 def _address(insn: Insn, address: int) -> tuple[Insn, Insn]:

@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from errno import E2BIG, EFAULT, EINVAL
 from typing import Final
@@ -42,6 +43,9 @@ _MIN_RECORD: Final = {"func_info": 8, "line_info": 16, "core_relo": 16}
 """Bytes of the records that a program brings, as the first kernel that took them had them."""
 
 _MAX_RECORD: Final = 252
+_LINE: Final = struct.Struct("<IIII")
+"""``struct bpf_line_info``."""
+
 _MAX_RECORDS: Final = 1 << 20
 
 
@@ -150,11 +154,12 @@ def _prog_load(attr: Attr) -> int:
                 (int.from_bytes(record[:4], "little"), int.from_bytes(record[4:8], "little"))
                 for record in func_info
             ),
-            line_info_count=len(_records(attr, "line_info")),
+            line_info=tuple(_LINE.unpack_from(record) for record in _records(attr, "line_info")),
             core_relo_count=len(_records(attr, "core_relo")),
             fd_array=fds,
             fd_array_is_cut=is_cut,
             fd_array_count=attr["fd_array_cnt"],
+            log_level=attr["log_level"],
             signature=signature,
             keyring_id=attr["keyring_id"],
             is_kernel=attr.place.is_kernel,

@@ -56,9 +56,9 @@ def _move(env: Env, insn: Insn, *, is_64: bool) -> None:
     env.check_writable(dst)
     moved: Value
     if isinstance(value, Pointer):
-        if insn.off or not is_64:
-            what = "sign-extension part of pointer" if insn.off else "partial copy of pointer"
-            raise env.refuse(EACCES, "check_alu_op", f"R{insn.src} {what}")
+        if insn.off or not is_64:  # a part of a pointer is a number for who may see pointers
+            env.write_register(dst, scalar.UNKNOWN)
+            return
         moved = value
     elif insn.off:
         moved = arithmetic.sign_extend(value, insn.off, 64 if is_64 else 32)

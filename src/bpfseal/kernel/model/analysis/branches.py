@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
@@ -108,6 +109,7 @@ def _shares_bits(a: Scalar, b: Scalar, bits: int) -> bool | None:
     return None if (a.value | a.mask) & wanted else False
 
 
+@lru_cache(maxsize=4096)
 def refine(operation: int, a: Scalar, b: Scalar, bits: int) -> tuple[Scalar, Scalar]:
     """Return both operands with what ``a operation b`` tells of them."""
     if operation in _SWAPPED:

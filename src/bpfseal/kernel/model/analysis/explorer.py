@@ -42,6 +42,12 @@ them are EFAULT on Linux 6.18.44 (measured)."""
 _PATIENCE: Final = 3
 """A state that was compared in vain so often for each time that it helped is forgotten."""
 
+_MIN_INSNS: Final = 8
+_MIN_JUMPS: Final = 2
+_MIN_LOOP_INSNS: Final = 100
+_MIN_LOOP_JUMPS: Final = 20
+"""A state is remembered after so many insns and jumps, in a loop after so many insns or jumps."""
+
 _SILENT: Final = frozenset({EXIT, GOTO, GOTOL, MAY_GOTO})
 
 
@@ -67,6 +73,9 @@ class Explorer:
         self._pending: list[_Pending] = []
         self._visited: dict[int, list[State]] = {}
         self.processed = 0
+        self._jumps = 0
+        self._processed_before = 0
+        self._jumps_before = 0
 
     def run(self) -> None:
         """Follow all paths.
@@ -148,6 +157,7 @@ class Explorer:
             return self._exit()
         target = jump_target(insn, index)
         assert target is not None  # noqa: S101 - every other insn of these classes jumps
+        self._jumps += 1
         if code in (GOTO, GOTOL):
             return target
         if code == MAY_GOTO:
@@ -240,19 +250,31 @@ class Explorer:
         live = [self._flow.live[frame.call_site + 1] for frame in state.frames[1:]]
         live.append(self._flow.live[index])
         is_may_goto = self._env.insns[index].code == MAY_GOTO
+        is_due = is_may_goto or self._is_due(in_loop=False)
         for old in reversed(seen):
             if old.branches and not is_may_goto:
                 self._check_loop(old, state, index)
+                is_due = is_due and self._is_due(in_loop=True)
             elif self._covers(old, state, live, may_widen=is_may_goto):
                 old.hits += 1
                 self._end_branch(state)
                 return True
             old.misses += 1
         seen[:] = [old for old in seen if old.misses <= _PATIENCE * (old.hits + 1)]
-        remembered = state.copy()
-        state.parent = remembered
-        seen.append(remembered)
+        if is_due:
+            remembered = state.copy()
+            state.parent = remembered
+            seen.append(remembered)
+            self._processed_before, self._jumps_before = self.processed, self._jumps
         return False
+
+    def _is_due(self, *, in_loop: bool) -> bool:
+        """Whether enough was followed since a state was remembered: states cost room and time."""
+        insns = self.processed - self._processed_before
+        jumps = self._jumps - self._jumps_before
+        if in_loop:
+            return insns >= _MIN_LOOP_INSNS or jumps >= _MIN_LOOP_JUMPS
+        return insns >= _MIN_INSNS and jumps >= _MIN_JUMPS
 
     def _check_loop(self, old: State, state: State, index: int) -> None:
         if pruning.same(old, state):
