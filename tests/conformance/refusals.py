@@ -225,6 +225,9 @@ REFUSALS: Final[dict[str, Refusal]] = {
         (*_stack(1, -8), mov64_imm(2, 8), mov64_imm(3, 0), *_stack(4, -12),
          call_helper(Helper.KALLSYMS_LOOKUP_NAME), X), EACCES,
         "misaligned stack access off 0+-12+0 size 8"),
+    "an update of a read-only map": Refusal(
+        (*ld_imm64(1, op.PSEUDO_MAP_IDX, 2), *_stack(2, -8), *_stack(3, -80), mov64_imm(4, 0),
+         call_helper(Helper.MAP_UPDATE_ELEM), *END), EACCES, "write into map forbidden"),
     "a map that is none": Refusal((*_stack(2, -8), call_helper(Helper.MAP_LOOKUP_ELEM), *END),
         EACCES, "R1 type=ctx expected=map_ptr"),
 }

@@ -222,7 +222,6 @@ class Helper(IntEnum):
     BTF_FIND_BY_NAME_KIND = 167
     SYS_CLOSE = 168
     KALLSYMS_LOOKUP_NAME = 179
-    STRNCMP = 182
     KTIME_GET_TAI_NS = 208
 
 

@@ -74,13 +74,16 @@ def test_a_minute_program_loads() -> None:
         (jump(-2),),
         (jump(1), *ld_imm64(1, 0, 0)),
         (Insn(op.LD_IMM64, 1, 9), Insn(0)),
-        (mov64_imm(10, 0),),
         (mov64_imm(12, 0),),
     ],
-    ids=["opcode", "far", "before", "second slot", "pseudo source", "r10", "r12"],
+    ids=["opcode", "far", "before", "second slot", "pseudo source", "r12"],
 )
 def test_malformed_insns_are_einval(insns: tuple[Insn, ...]) -> None:
     assert errno_of(attributes(*insns)) == EINVAL
+
+
+def test_a_write_to_the_frame_pointer_is_eacces() -> None:
+    assert errno_of(attributes(mov64_imm(10, 0))) == EACCES
 
 
 def test_a_program_that_runs_off_its_end_is_einval() -> None:

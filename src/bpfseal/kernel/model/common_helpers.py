@@ -105,7 +105,6 @@ def common_helpers(state: KernelState, chance: random.Random) -> dict[int, Helpe
         Helper.PROBE_READ_USER_STR: _copy_string,
         Helper.STRTOL: _strtol,
         Helper.STRTOUL: _strtoul,
-        Helper.STRNCMP: _strncmp,
     }
 
 
@@ -173,13 +172,3 @@ def _base_of(text: bytes, base: int) -> tuple[int, int]:
     if base == 0:
         base = 16 if is_hex else 8 if text[:1] == b"0" else 10
     return base, 2 if base == 16 and text[:2] == b"0x" else 0
-
-
-def _strncmp(machine: Machine, a: int, size: int, b: int, *_unused: int) -> int:
-    limit = size & _U32
-    left = machine.memory.read(a, limit).split(b"\0", 1)[0]
-    right = machine.memory.cstring(b, limit)
-    for x, y in zip(left + b"\0", right + b"\0", strict=False):
-        if x != y:
-            return x - y
-    return 0

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from errno import EACCES
 from typing import Final, NamedTuple
 
 from bpfseal.bpf import opcodes as op
@@ -101,18 +102,14 @@ def _require_zero(name: str, *fields: int) -> None:
 def _require_writable(register: int) -> None:
     """Refuse a write to r10 (check_reg_arg in kernel/bpf/verifier.c)."""
     if register == FRAME_POINTER:
-        raise Trap("frame pointer is read only")
+        raise Trap("frame pointer is read only", EACCES)
 
 
-def _operand(name: str, insn: Insn, mask: int) -> Callable[[list[int]], int]:
-    """Return the second operand of arithmetic or of a jump: the source register or `imm`."""
-    if insn.code & op.X:
-        _require_zero(name, insn.imm)
-        src = insn.src
-        return lambda registers: registers[src] & mask
-    _require_zero(name, insn.src)
-    value = insn.imm & mask
-    return lambda _: value
+def _check_operand(name: str, insn: Insn) -> bool:
+    """Return whether the second operand is a register, not `imm`; the other field is zero."""
+    is_register = bool(insn.code & op.X)
+    _require_zero(name, insn.imm if is_register else insn.src)
+    return is_register
 
 
 def _alu(insn: Insn, _place: _Place) -> Step:
@@ -129,12 +126,32 @@ def _alu(insn: Insn, _place: _Place) -> Step:
         raise _unknown(insn)
     if compute is None or (operation == op.MOV and insn.off and not insn.code & op.X):
         raise _reserved(name)
-    operand = _operand(name, insn, mask)
-    dst = insn.dst
+    is_register = _check_operand(name, insn)
+    _, dst, src, off, imm = insn
+    value = imm & mask
+    # One function for each form: this is where programs spend their time.
+    if is_register and operation == op.MOV and not off:
 
-    def step(processor: Processor) -> None:
-        registers = processor.registers
-        registers[dst] = compute(registers[dst] & mask, operand(registers)) & mask
+        def step(processor: Processor) -> None:
+            registers = processor.registers
+            registers[dst] = registers[src] & mask
+
+    elif is_register:
+
+        def step(processor: Processor) -> None:
+            registers = processor.registers
+            registers[dst] = compute(registers[dst] & mask, registers[src] & mask) & mask
+
+    elif operation == op.MOV:
+
+        def step(processor: Processor) -> None:
+            processor.registers[dst] = value
+
+    else:
+
+        def step(processor: Processor) -> None:
+            registers = processor.registers
+            registers[dst] = compute(registers[dst] & mask, value) & mask
 
     return step
 
@@ -279,14 +296,22 @@ def _jump(insn: Insn, place: _Place) -> Step:
     holds = alu.condition(insn.code & _OPERATION, bits)
     if holds is None:
         raise _unknown(insn)
-    operand = _operand("JMP/JMP32", insn, mask)
+    is_register = _check_operand("JMP/JMP32", insn)
     target = place.target(insn.off)
-    dst = insn.dst
+    _, dst, src, _, imm = insn
+    value = imm & mask
+    if is_register:
 
-    def step(processor: Processor) -> None:
-        registers = processor.registers
-        if holds(registers[dst] & mask, operand(registers)):
-            processor.pc = target
+        def step(processor: Processor) -> None:
+            registers = processor.registers
+            if holds(registers[dst] & mask, registers[src] & mask):
+                processor.pc = target
+
+    else:
+
+        def step(processor: Processor) -> None:
+            if holds(processor.registers[dst] & mask, value):
+                processor.pc = target
 
     return step
 

@@ -136,15 +136,16 @@ class Machine:
         processor.registers[1] = ctx_address
         processor.registers[2] = size
         processor.enter(0)
+        trace, frames = self.trace, processor.frames
         index = 0
         try:
             for _ in range(self.budget):
                 index = processor.pc
-                if self.trace is not None:
-                    self.trace(index, program.insns[index], processor.registers.copy())
+                if trace is not None:
+                    trace(index, program.insns[index], processor.registers.copy())
                 processor.pc = index + 1
                 steps[index](processor)
-                if not processor.frames:
+                if not frames:
                     return processor.registers[0]
         except (MemoryFault, Trap) as fault:
             raise MachineFault(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from errno import EINVAL
 from typing import Final
 
 from bpfseal.errors import BpfsealError
@@ -40,7 +41,15 @@ CallOut = Callable[[int, int, Sequence[int]], int]
 
 
 class Trap(BpfsealError):  # noqa: N818 (as processors call it)
-    """What stops a program: raised by an insn or a helper, which do not know where they are."""
+    """What stops a program: raised by an insn or a helper, which do not know where they are.
+
+    Attributes:
+        errno: what a kernel answers at load to a program with such an insn.
+    """
+
+    def __init__(self, message: str, errno: int = EINVAL) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 @dataclass(slots=True)

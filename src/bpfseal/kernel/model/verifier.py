@@ -1,13 +1,13 @@
-"""What the model checks of a program in place of the kernel's verifier.
+"""What the verifier checks of a program at its load.
 
-The model does not follow values through a program. It checks what a loader can get wrong at load:
-whether each insn exists, where jumps go, which maps and kfuncs the program may use, and the stack
-slots it names directly. What only a run can show, the machine finds at run time.
+For every program: whether each insn exists, where jumps go, which maps and kfuncs it may use. A
+SYSCALL program, which the model runs, is then followed through all its paths
+(`bpfseal.kernel.model.analysis`); of others the stack slots are checked that insns name directly.
 
 Source: kernel/bpf/verifier.c, in the order of ``bpf_check``.
 
 Example:
-    >>> check_syscall_insns(program.insns)
+    >>> check(state, program)
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _check_structure(program: ModelProgram) -> None:
         try:
             decode(insns, index, starts)
         except Trap as trap:
-            raise _refuse(EINVAL, f"bpf_check, insn {index}", trap.message) from trap
+            raise _refuse(trap.errno, f"bpf_check, insn {index}", trap.message) from trap
     if insns[max(starts)].code not in _ENDS:
         raise _refuse(EINVAL, "check_subprogs", "last insn is not an exit or jmp")
 

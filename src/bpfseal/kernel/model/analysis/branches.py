@@ -18,10 +18,6 @@ from typing import Final
 from bpfseal.bpf import opcodes as op
 from bpfseal.kernel.model.analysis import tnum
 from bpfseal.kernel.model.analysis.scalar import (
-    S32_MAX,
-    S32_MIN,
-    S64_MAX,
-    S64_MIN,
     Range,
     Scalar,
     build,
@@ -203,7 +199,3 @@ def _refine_unequal(number: Scalar, other: Scalar, bits: int) -> Scalar:
 
 def _without(of: Range, value: int) -> Range:
     return of[0] + (of[0] == value), of[1] - (of[1] == value)
-
-
-FULL: Final = {64: ((0, U64), (S64_MIN, S64_MAX)), 32: ((0, U32), (S32_MIN, S32_MAX))}
-"""The ranges of a number of which nothing is known, by width."""

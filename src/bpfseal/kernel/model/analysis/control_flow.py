@@ -70,7 +70,8 @@ def analyse(insns: Sequence[Insn]) -> Flow:
 def _functions(insns: Sequence[Insn]) -> tuple[int, ...]:
     starts = {0}
     for index, insn in enumerate(insns):
-        if insn.code == CALL and insn.src == op.PSEUDO_CALL:
+        is_call = insn.code == CALL and insn.src == op.PSEUDO_CALL
+        if is_call or (insn.is_ld_imm64 and insn.src == op.PSEUDO_FUNC):
             target = index + 1 + insn.imm
             if not 0 <= target < len(insns):
                 message = "call to invalid destination"

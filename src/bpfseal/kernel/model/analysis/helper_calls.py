@@ -12,7 +12,7 @@ from __future__ import annotations
 from errno import EACCES, EINVAL
 from typing import Final
 
-from bpfseal.bpf.uapi import Helper
+from bpfseal.bpf.uapi import Helper, MapFlag
 from bpfseal.kernel.model.analysis import memory_access, scalar, stack
 from bpfseal.kernel.model.analysis.branches import narrowed
 from bpfseal.kernel.model.analysis.env import Env
@@ -45,6 +45,9 @@ _SMALL_RESULTS: Final = frozenset(
     }
 )
 """Helpers that return a length or an errno (``do_refine_retval_range``)."""
+
+
+_WRITERS: Final = frozenset({Helper.MAP_UPDATE_ELEM, Helper.MAP_DELETE_ELEM})
 
 
 def argument_count(number: int) -> int:
@@ -112,8 +115,6 @@ class _Call:
                 before = self._prototype.arguments[register - 2]
                 access: Access = "write" if before is Argument.MEMORY_OUT else "read"
                 check_sized_memory(self._env, register - 1, access, zero_allowed=zero)
-            case Argument.STRING:
-                self._check_string(register, value)
             case _:
                 self._check_memory(register, value, argument)
 
@@ -145,18 +146,16 @@ class _Call:
         else:
             check_memory(self._env, register, given.value_size, "read", zero_allowed=False)
 
-    def _check_string(self, register: int, value: Scalar | Pointer) -> None:
-        """Refuse a string: it must lie in a map that nobody can change, which no loader has."""
-        self._require(register, value, {PointerKind.MAP_VALUE}, "map_value")
-        message = f"R{register} does not point to a readonly map'"
-        raise self._env.refuse(EACCES, "check_reg_const_str", message)
-
     def check_map_kind(self) -> None:
-        """Check that the model knows what a program finds in a map of this type."""
+        """Check that the model knows the type of the map, and that the program may write it."""
         used = self._map
-        if used is not None and not used.is_open_to_programs:
+        if used is None:
+            return
+        if not used.is_open_to_programs:
             message = f"the model does not look into {used.type.name} maps from programs"
             raise self._env.refuse(ENOTSUPP, "check_map_func_compatibility", message)
+        if self._number in _WRITERS and used.attributes.flags & MapFlag.RDONLY_PROG:
+            raise self._env.refuse(EACCES, "record_func_map", "write into map forbidden")
 
     def result(self) -> Scalar | Pointer:
         """Return what the helper leaves in r0."""

@@ -28,7 +28,6 @@ class Argument(Enum):
     SIZE = "size"
     SIZE_OR_ZERO = "size or zero"
     LONG_OUT = "8 bytes that are written"
-    STRING = "constant string"
 
 
 class Result(Enum):
@@ -84,7 +83,6 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
     Helper.BTF_FIND_BY_NAME_KIND: Prototype((_A.MEMORY, _A.SIZE, _A.ANYTHING, _A.ANYTHING)),
     Helper.SYS_CLOSE: Prototype((_A.ANYTHING,)),
     Helper.KALLSYMS_LOOKUP_NAME: Prototype((_A.MEMORY, _A.SIZE_OR_ZERO, _A.ANYTHING, _A.LONG_OUT)),
-    Helper.STRNCMP: Prototype((_A.MEMORY, _A.SIZE, _A.STRING)),
     Helper.KTIME_GET_TAI_NS: _NOTHING,
 }
 """Prototypes of the helpers that the model has, by id."""
@@ -116,7 +114,7 @@ OTHERS: Final = frozenset(
             123,
         ),
         *(130, 131, 132, 133, 134, 136, 137, 138, 139, 140, 141, 147, 149, 153, 154, 156, 157),
-        *(158, 162, 164, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 181, 188),
+        *(158, 162, 164, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 181, 182, 188),
         *(191, 194, 195, 196, 197, 198, 199, 200, 201, 202, 203, 209, 210, 211),
     }
 )
