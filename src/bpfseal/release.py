@@ -105,132 +105,112 @@ _SIGNED_PARTS_TWO = "measured on 7.3.4: with fd_array_cnt=1 only insns || conten
 _NO_EXCL = 'loading a loader that reads it is -EACCES, "cannot access ptr member ops with moff 32"'
 
 
-def _facts(
-    measured_on: str, *, excl: str, signed_parts: str = "", digests: str = "", algorithms: str = ""
-) -> Mapping[str, str]:
-    return MappingProxyType(
-        {
-            "signed_parts": signed_parts or f"{_SIGNED_PARTS_ONE} on {measured_on}",
-            "has_verify_kfunc": "a series of May 2026 that no release has taken",
-            "has_excl": excl,
-            "digests": digests or f"measured on {measured_on}, Debian's configuration",
-            "algorithms": algorithms
-            or f"measured on {measured_on}: RSA PKCS#1 v1.5 and ECDSA load, RSA-PSS is -ENOPKG",
-            "empty_signature_errno": f"measured on {measured_on}",
-        }
+def _release(
+    name: str,
+    title: str,
+    measured_on: str,
+    *,
+    signed_parts: Payload = ("insns",),
+    has_verify_kfunc: bool = False,
+    has_excl: Answer = "no",
+    sha512: Answer = "yes",
+    sha3: Answer = "no",
+    ml_dsa: Answer = "no",
+    empty_signature_errno: int = errno.EBADMSG,
+    sources: Mapping[str, str] = MappingProxyType({}),
+) -> Release:
+    """Return a release; what is not given, sources by attribute too, is as in most of them."""
+    usual = {
+        "signed_parts": f"{_SIGNED_PARTS_ONE} on {measured_on}",
+        "has_verify_kfunc": "a series of May 2026 that no release has taken",
+        "has_excl": f"measured on {measured_on}: {_NO_EXCL}",
+        "digests": f"measured on {measured_on}, Debian's configuration",
+        "algorithms": f"measured on {measured_on}: RSA PKCS#1 v1.5 and ECDSA load, "
+        "RSA-PSS is -ENOPKG",
+        "empty_signature_errno": f"measured on {measured_on}",
+    }
+    return Release(
+        name=name,
+        title=title,
+        signed_parts=signed_parts,
+        has_verify_kfunc=has_verify_kfunc,
+        has_excl=has_excl,
+        digests=_digests(sha512, sha3),
+        algorithms=_algorithms(ml_dsa),
+        empty_signature_errno=empty_signature_errno,
+        sources=MappingProxyType({**usual, **sources}),
     )
 
 
 _ALL = (
-    Release(
-        name="kfunc",
-        title="the May 2026 series with the kfunc bpf_loader_verify_metadata, on Linux 7.2",
+    _release(
+        "kfunc",
+        "the May 2026 series with the kfunc bpf_loader_verify_metadata, on Linux 7.2",
+        "7.2 with the series",
         signed_parts=("insns", "btf"),
         has_verify_kfunc=True,
         has_excl="some",
-        digests=_digests(sha512="some", sha3="no"),
-        algorithms=_algorithms("no"),
-        empty_signature_errno=errno.EBADMSG,
-        sources=_facts(
-            "7.2 with the series",
-            signed_parts="measured: a signature over insns alone with a BTF given is -EKEYREJECTED",
-            excl="not part of the series: the kernel that it is applied to decides",
-            digests="as 7.2, which it was measured on",
-        ),
+        sha512="some",
+        sources={
+            "signed_parts": "measured: a signature over insns alone with a BTF given is "
+            "-EKEYREJECTED",
+            "has_excl": "not part of the series: the kernel that it is applied to decides",
+            "digests": "as 7.2, which it was measured on",
+        },
     ),
-    Release(
-        name="6.18",
-        title="Linux 6.18 and its stable updates",
-        signed_parts=("insns",),
-        has_verify_kfunc=False,
+    _release(
+        "6.18",
+        "Linux 6.18 and its stable updates",
+        "6.18.15",
         has_excl="some",
-        digests=_digests(sha512="yes", sha3="yes"),
-        algorithms=_algorithms("no"),
-        empty_signature_errno=errno.EBADMSG,
-        sources=_facts("6.18.15", excl=f"measured: 6.18.15 no ({_NO_EXCL}), 6.18.44 yes"),
+        sha3="yes",
+        sources={"has_excl": f"measured: 6.18.15 no ({_NO_EXCL}), 6.18.44 yes"},
     ),
-    Release(
-        name="6.19",
-        title="Linux 6.19",
-        signed_parts=("insns",),
-        has_verify_kfunc=False,
-        has_excl="no",
-        digests=_digests(sha512="yes", sha3="yes"),
-        algorithms=_algorithms("no"),
-        empty_signature_errno=errno.EBADMSG,
-        sources=_facts("6.19.14", excl=f"measured on 6.19.14: {_NO_EXCL}"),
-    ),
-    Release(
-        name="7.0",
-        title="Linux 7.0",
-        signed_parts=("insns",),
-        has_verify_kfunc=False,
-        has_excl="no",
-        digests=_digests(sha512="yes", sha3="yes"),
-        algorithms=_algorithms("no"),
-        empty_signature_errno=errno.EBADMSG,
-        sources=_facts("7.0.13", excl=f"measured on 7.0.13: {_NO_EXCL}"),
-    ),
-    Release(
-        name="7.1",
-        title="Linux 7.1",
-        signed_parts=("insns",),
-        has_verify_kfunc=False,
+    _release("6.19", "Linux 6.19", "6.19.14", sha3="yes"),
+    _release("7.0", "Linux 7.0", "7.0.13", sha3="yes"),
+    _release(
+        "7.1",
+        "Linux 7.1",
+        "7.1.13",
         has_excl="some",
-        digests=_digests(sha512="no", sha3="no"),
-        algorithms=_algorithms("no"),
-        empty_signature_errno=errno.EBADMSG,
-        sources=_facts(
-            "7.1.13",
-            excl="measured: 7.1.3 no, 7.1.13 yes",
-            digests="measured on 7.1.3 and 7.1.13: sha384, sha512 and sha3-256 are modules, "
+        sha512="no",
+        sources={
+            "has_excl": "measured: 7.1.3 no, 7.1.13 yes",
+            "digests": "measured on 7.1.3 and 7.1.13: sha384, sha512 and sha3-256 are modules, "
             "-ENOPKG",
-        ),
+        },
     ),
-    Release(
-        name="7.2",
-        title="Linux 7.2",
-        signed_parts=("insns",),
-        has_verify_kfunc=False,
+    _release(
+        "7.2",
+        "Linux 7.2",
+        "7.2.12",
         has_excl="yes",
-        digests=_digests(sha512="some", sha3="no"),
-        algorithms=_algorithms("no"),
-        empty_signature_errno=errno.EBADMSG,
-        sources=_facts(
-            "7.2.12",
-            excl="measured on several kernels of 7.2",
-            digests="measured: sha384 and sha512 are -ENOPKG on 7.2.6 and load on 7.2.12, "
+        sha512="some",
+        sources={
+            "has_excl": "measured on several kernels of 7.2",
+            "digests": "measured: sha384 and sha512 are -ENOPKG on 7.2.6 and load on 7.2.12, "
             "sha3-256 is -ENOPKG on both",
-        ),
+        },
     ),
-    Release(
-        name="7.3",
-        title="Linux 7.3: the signature covers the metadata map",
+    _release(
+        "7.3",
+        "Linux 7.3: the signature covers the metadata map",
+        "7.3.4",
         signed_parts=("insns", "metadata"),
-        has_verify_kfunc=False,
-        has_excl="no",
-        digests=_digests(sha512="yes", sha3="no"),
-        algorithms=_algorithms("no"),
         empty_signature_errno=errno.EINVAL,
-        sources=_facts(
-            "7.3.4", signed_parts=_SIGNED_PARTS_TWO, excl=f"measured on 7.3.4: {_NO_EXCL}"
-        ),
+        sources={"signed_parts": _SIGNED_PARTS_TWO},
     ),
-    Release(
-        name="7.3+bpf-keyring",
-        title="after 7.3: the same, with a keyring .bpf and ML-DSA",
+    _release(
+        "7.3+bpf-keyring",
+        "after 7.3: the same, with a keyring .bpf and ML-DSA",
+        "7.3.4",
         signed_parts=("insns", "metadata"),
-        has_verify_kfunc=False,
-        has_excl="no",
-        digests=_digests(sha512="yes", sha3="no"),
-        algorithms=_algorithms("some"),
+        ml_dsa="some",
         empty_signature_errno=errno.EINVAL,
-        sources=_facts(
-            "7.3.4",
-            signed_parts=_SIGNED_PARTS_TWO,
-            excl=f"measured on 7.3.4: {_NO_EXCL}",
-            algorithms="as 7.3; ML-DSA where CONFIG_CRYPTO_MLDSA is set",
-        ),
+        sources={
+            "signed_parts": _SIGNED_PARTS_TWO,
+            "algorithms": "as 7.3; ML-DSA where CONFIG_CRYPTO_MLDSA is set",
+        },
     ),
 )
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -63,10 +64,10 @@ def made(folder: Path, how: str, key_type: str, hash_name: str = "sha256") -> by
 
 
 def refused(
-    kind: type[BpfsealError], signature: bytes, key_type: str = "rsa2048", **options: str
+    kind: type[BpfsealError], signature: bytes, key_type: str = "rsa2048", **options: Any
 ) -> BpfsealError:
     with pytest.raises(kind) as caught:
-        attach(loader(), signature, certificate(key_type), **options)  # type: ignore[arg-type]
+        attach(loader(), signature, certificate(key_type), **options)
     return caught.value
 
 

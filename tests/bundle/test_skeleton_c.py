@@ -6,6 +6,7 @@ import errno
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,11 +49,11 @@ def bundle_of(obj: BpfObject, *schemes: str) -> Bundle:
     return Bundle(obj.name, tuple(signed))
 
 
-def changed(bundle: Bundle, **fields: object) -> Bundle:
+def changed(bundle: Bundle, **fields: Any) -> Bundle:
     """Return the bundle with fields of its loaders replaced."""
     variants = []
     for variant in bundle.variants:
-        loader: Loader = replace(variant.loader, **fields)  # type: ignore[arg-type]
+        loader: Loader = replace(variant.loader, **fields)
         variants.append(replace(variant, loader=loader))
     return replace(bundle, variants=tuple(variants))
 

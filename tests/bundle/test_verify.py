@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,7 +157,8 @@ def test_no_bit_of_a_loader_can_be_flipped(scheme: str, part: str) -> None:
 
 
 def with_part(loader: Loader, part: str, data: bytes) -> Loader:
-    return replace(loader, **{part: data})  # type: ignore[arg-type]
+    changes: dict[str, Any] = {part: data}
+    return replace(loader, **changes)
 
 
 @pytest.mark.parametrize("key_type", ["rsa2048", "p256"])

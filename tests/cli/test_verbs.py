@@ -6,6 +6,7 @@ import stat
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,11 +32,11 @@ def unsigned(cli: Cli) -> str:
     return "unsigned.bpfseal"
 
 
-def with_changed(path: str, **parts: bytes) -> str:
+def with_changed(path: str, **parts: Any) -> str:
     """Write a copy of a bundle whose loader has other parts, and return its path."""
     bundle = read_bundle(Path(path))
     (variant,) = bundle.variants
-    changed = replace(variant, loader=replace(variant.loader, **parts))  # type: ignore[arg-type]
+    changed = replace(variant, loader=replace(variant.loader, **parts))
     write_bundle(replace(bundle, variants=(changed,)), "changed.bpfseal")
     return "changed.bpfseal"
 

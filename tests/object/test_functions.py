@@ -90,19 +90,20 @@ def test_a_function_of_part_of_an_insn_is_refused(value: int, size: int) -> None
         writer.read()
 
 
-def test_a_function_that_leaves_its_section_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "size", "message"),
+    [
+        ("broken", 8, 16, "reaches behind its section"),
+        ("other", 0, 8, "'other' begins where 'main' does"),
+    ],
+)
+def test_a_function_that_leaves_its_section_or_shares_a_start_is_refused(
+    name: str, value: int, size: int, message: str
+) -> None:
     writer = ObjectWriter()
     index, _ = writer.add_program("xdp", "main")
-    writer.elf.add_symbol("broken", index, 8, 16, type=STT_FUNC)
-    with pytest.raises(InputError, match="reaches behind its section"):
-        writer.read()
-
-
-def test_two_functions_of_different_size_at_one_place_are_refused() -> None:
-    writer = ObjectWriter()
-    index, _ = writer.add_program("xdp", "main")
-    writer.elf.add_symbol("other", index, 0, 8, type=STT_FUNC)
-    with pytest.raises(InputError, match="'other' begins where 'main' does"):
+    writer.elf.add_symbol(name, index, value, size, type=STT_FUNC)
+    with pytest.raises(InputError, match=message):
         writer.read()
 
 

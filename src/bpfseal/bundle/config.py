@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from bpfseal.bpf.insn import ByteOrder
-from bpfseal.bundle.fields import Fields, Json, canonical, parse
+from bpfseal.bundle.fields import Fields, canonical, parse
 from bpfseal.bundle.media import MAX_ENTRIES
 from bpfseal.loader.model import Loader, MapEntry, ProgramEntry
 from bpfseal.scheme import SCHEMES
 
-_U32 = (1 << 32) - 1
+_U32: Final = (1 << 32) - 1
+
+T = TypeVar("T", MapEntry, ProgramEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +37,13 @@ class Config:
 
 def encode_config(loader: Loader, tool: str) -> bytes:
     """Return the config blob of a loader that `tool` made."""
-    maps: list[Json] = [
-        {
-            "name": entry.name,
-            "ident": entry.ident,
-            "type": entry.type,
-            "key_size": entry.key_size,
-            "value_size": entry.value_size,
-            "max_entries": entry.max_entries,
-            "flags": entry.flags,
-            "has_initial_value": entry.has_initial_value,
-        }
-        for entry in loader.maps
-    ]
-    programs: list[Json] = [
-        {
-            "name": entry.name,
-            "section": entry.section,
-            "type": entry.type,
-            "attach_type": entry.attach_type,
-            "attach_target": entry.attach_target,
-            "insn_count": entry.insn_count,
-        }
-        for entry in loader.programs
-    ]
     return canonical(
         {
             "scheme": loader.scheme_name,
             "name": loader.name,
             "byteorder": loader.byteorder,
-            "maps": maps,
-            "programs": programs,
+            "maps": [asdict(entry) for entry in loader.maps],
+            "programs": [asdict(entry) for entry in loader.programs],
             "tool": tool,
         }
     )
@@ -81,9 +63,9 @@ def decode_config(data: bytes, where: str) -> Config:
         scheme_name=fields.text("scheme", choices=SCHEMES),
         name=fields.text("name"),
         byteorder=byteorder,
-        maps=tuple(_map_entry(entry) for entry in fields.objects("maps", limit=MAX_ENTRIES)),
+        maps=tuple(_entry(MapEntry, entry) for entry in fields.objects("maps", limit=MAX_ENTRIES)),
         programs=tuple(
-            _program_entry(entry) for entry in fields.objects("programs", limit=MAX_ENTRIES)
+            _entry(ProgramEntry, entry) for entry in fields.objects("programs", limit=MAX_ENTRIES)
         ),
         tool=fields.text("tool"),
     )
@@ -91,29 +73,13 @@ def decode_config(data: bytes, where: str) -> Config:
     return config
 
 
-def _map_entry(fields: Fields) -> MapEntry:
-    entry = MapEntry(
-        name=fields.text("name"),
-        ident=fields.text("ident"),
-        type=fields.number("type", high=_U32),
-        key_size=fields.number("key_size", high=_U32),
-        value_size=fields.number("value_size", high=_U32),
-        max_entries=fields.number("max_entries", high=_U32),
-        flags=fields.number("flags", high=_U32),
-        has_initial_value=fields.boolean("has_initial_value"),
-    )
-    fields.finish()
-    return entry
-
-
-def _program_entry(fields: Fields) -> ProgramEntry:
-    entry = ProgramEntry(
-        name=fields.text("name"),
-        section=fields.text("section"),
-        type=fields.number("type", high=_U32),
-        attach_type=fields.number("attach_type", high=_U32),
-        attach_target=fields.text("attach_target"),
-        insn_count=fields.number("insn_count", high=_U32),
-    )
+def _entry(kind: type[T], fields: Fields) -> T:
+    """Read an entry whose members in the JSON are the attributes of a dataclass, by their types."""
+    read: Mapping[str, Callable[[str], Any]] = {
+        "str": fields.text,
+        "int": partial(fields.number, high=_U32),
+        "bool": fields.boolean,
+    }
+    entry = kind(**{each.name: read[str(each.type)](each.name) for each in dataclass_fields(kind)})
     fields.finish()
     return entry

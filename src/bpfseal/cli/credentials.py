@@ -193,8 +193,7 @@ def _prompt(text: str) -> bytes | None:
     if not (sys.stdin.isatty() or sys.stderr.isatty()):
         return None
     try:
-        with _TERMINAL.open("rb"):
-            pass
+        _TERMINAL.open("rb").close()
     except OSError:
         return None
     import getpass

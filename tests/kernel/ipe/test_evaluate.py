@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -107,10 +108,12 @@ def test_the_properties_of_files_compare_by_equality_too(
 ) -> None:
     lines = f"op=EXECUTE {condition} action=ALLOW", "DEFAULT action=DENY"
     policy = parse_policy(HEADER + "\n".join(lines).encode())
-    matching = replace(EXECUTE, **{field: value})  # type: ignore[arg-type]
+    changes: dict[str, Any] = {field: value}
+    matching = replace(EXECUTE, **changes)
     assert evaluate(policy, matching).action is Action.ALLOW
     assert evaluate(policy, EXECUTE).action is Action.DENY
-    other = replace(EXECUTE, **{field: Digest("md5", b"\0")})  # type: ignore[arg-type]
+    changes = {field: Digest("md5", b"\0")}
+    other = replace(EXECUTE, **changes)
     if isinstance(value, Digest):
         assert evaluate(policy, other).action is Action.DENY
 
