@@ -14,7 +14,8 @@ import pytest
 from bpfseal import __version__
 from bpfseal.bundle.store import unpack
 from bpfseal.cli import main as cli_main
-from bpfseal.cli.main import EXIT_BROKEN_PIPE, EXIT_BUG, VERBS
+from bpfseal.cli.main import EXIT_BROKEN_PIPE, EXIT_BUG
+from bpfseal.cli.verbs import VERBS, verb_module
 
 from .support import OBJECT, Cli, Keys, listing, run_process
 
@@ -194,7 +195,7 @@ def test_a_defect_of_ours_is_one_line_too(cli: Cli, monkeypatch: pytest.MonkeyPa
     def fail(*_: object) -> int:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(VERBS["inspect"], "run", fail)
+    monkeypatch.setattr(verb_module("inspect"), "run", fail)
     done = cli("inspect", "x")
     assert done.status == EXIT_BUG
     assert done.err == "bpfseal: internal error: ZeroDivisionError: oops (--debug shows where)\n"

@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Final, Protocol
+from functools import cached_property
+from typing import Final
 
 from bpfseal import __version__
 from bpfseal.cli.console import Console
@@ -20,23 +21,7 @@ from bpfseal.cli.options import (
     section_of,
     top_level_of,
 )
-from bpfseal.cli.verbs import (
-    attach,
-    build,
-    export,
-    import_,
-    inspect,
-    keygen,
-    load,
-    policy,
-    prepare,
-    probe,
-    pull,
-    push,
-    sign,
-    skeleton,
-    verify,
-)
+from bpfseal.cli.verbs import VERBS, Verb, verb_module
 from bpfseal.errors import BpfsealError, CapabilityError
 
 EXIT_BUG: Final = 70
@@ -49,35 +34,29 @@ EXIT_BROKEN_PIPE: Final = 141
 """The reader of stdout went away, as a shell reports SIGPIPE."""
 
 
-class Verb(Protocol):
-    """A module of `bpfseal.cli.verbs`."""
+class _VerbParser(Parser):
+    """The parser of one verb; the verb's module is imported when its options are asked for."""
 
-    SUMMARY: str
+    @cached_property
+    def module(self) -> Verb:
+        return verb_module(self.verb)
 
-    def configure(self, options: Options) -> None:
-        """Declare the verb's arguments and options."""
+    @cached_property
+    def options(self) -> Options:
+        options = Options(self, self.verb)
+        self.module.configure(options)
+        return options
 
-    def run(self, args: argparse.Namespace, console: Console) -> int:
-        """Do it and return the exit status."""
+    @property
+    def verb(self) -> str:
+        return self.prog.split()[-1]
 
+    def parse_known_args(  # type: ignore[override] # argparse has overloads for other namespaces
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        _ = self.options
+        return super().parse_known_args(args, namespace)
 
-VERBS: Final[dict[str, Verb]] = {
-    "keygen": keygen,
-    "build": build,
-    "sign": sign,
-    "prepare": prepare,
-    "attach": attach,
-    "verify": verify,
-    "inspect": inspect,
-    "load": load,
-    "policy": policy,
-    "export": export,
-    "skeleton": skeleton,
-    "import": import_,
-    "probe": probe,
-    "push": push,
-    "pull": pull,
-}
 
 _EPILOG: Final = f"""\
 exit status: 0 done, verified or allowed; 1 not verified or refused; 2 usage; 3 bad input;
@@ -146,22 +125,27 @@ def _dispatch(arguments: list[str], console: Console) -> int:
     )
     parser.add_argument("--version", action="version", version=f"bpfseal {__version__}")
     common = _add_common(parser)
-    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    declared: dict[str, Options] = {}
-    for name, verb in VERBS.items():
-        subparser = subparsers.add_parser(name, help=verb.SUMMARY, description=verb.SUMMARY)
-        _add_common(subparser)
-        declared[name] = Options(subparser, name)
-        verb.configure(declared[name])
+    subparsers = parser.add_subparsers(
+        dest="verb", metavar="VERB", required=True, parser_class=_VerbParser
+    )
+    parsers: dict[str, _VerbParser] = {}
+    for name, summary in VERBS.items():
+        parsers[name] = subparsers.add_parser(name, help=summary, description=summary)
+        _add_common(parsers[name])
 
     args = parser.parse_args(arguments)
     console.verb = args.verb
     settings = read_settings(getattr(args, "config", None), os.environ)
-    common.resolve(args, os.environ, top_level_of(settings, declared, common))
+    common.resolve(args, os.environ, top_level_of(settings, parsers, common))
     console.json, console.verbose = args.json, args.verbose
-    sections = {name: section_of(settings, name, options) for name, options in declared.items()}
-    declared[args.verb].resolve(args, os.environ, sections[args.verb])
-    return VERBS[args.verb].run(args, console)
+    sections = {
+        name: section_of(settings, name, parsers[name].options)
+        for name in VERBS
+        if name in settings or name == args.verb
+    }
+    verb = parsers[args.verb]
+    verb.options.resolve(args, os.environ, sections[args.verb])
+    return verb.module.run(args, console)
 
 
 def _add_common(parser: Parser) -> Options:

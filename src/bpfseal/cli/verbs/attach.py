@@ -24,7 +24,6 @@ from bpfseal.cli.verbs.sign import HASHES
 from bpfseal.errors import UsageError
 from bpfseal.scheme import SIGNED_SCHEMES
 
-SUMMARY: Final = "put a signature in that was made elsewhere"
 FORMATS: Final = ("auto", "raw", "cms")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bpfseal.cli.batch import Done, Task, run_batch
 from bpfseal.cli.console import Console
@@ -25,8 +25,6 @@ from bpfseal.cli.target import add_target_options, read_target
 
 if TYPE_CHECKING:
     from bpfseal.object.target import TargetValues
-
-SUMMARY: Final = "turn compiled BPF objects into unsigned bundles"
 
 
 def configure(options: Options) -> None:

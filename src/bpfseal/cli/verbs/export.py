@@ -16,7 +16,6 @@ from bpfseal.errors import UsageError
 if TYPE_CHECKING:
     from bpfseal.bundle.model import SignedLoader
 
-SUMMARY: Final = "write the raw parts of one scheme"
 PARTS: Final = {
     "insns": "the loader program",
     "data": "the metadata",

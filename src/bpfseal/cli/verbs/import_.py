@@ -11,7 +11,6 @@ from bpfseal.cli.options import Options
 from bpfseal.cli.outputs import add_output_options, destinations, write_output
 from bpfseal.errors import UsageError
 
-SUMMARY: Final = "read a C light skeleton (.lskel.h) into a bundle"
 UNVERIFIED: Final = "signature not verified (--certificate FILE)"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bpf.uapi import MapType, ProgType
@@ -16,8 +16,6 @@ from bpfseal.errors import BpfsealError
 if TYPE_CHECKING:
     from bpfseal.bundle.model import Signature, SignedLoader
     from bpfseal.loader.model import Loader
-
-SUMMARY: Final = "show programs, maps, signatures and what they cover"
 
 
 def configure(options: Options) -> None:

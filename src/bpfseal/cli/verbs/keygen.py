@@ -15,7 +15,6 @@ from bpfseal.cli.outputs import make_folder
 from bpfseal.errors import UsageError
 from bpfseal.release import ML_DSA
 
-SUMMARY: Final = "make a signing key and a certificate that kernels accept"
 KEY_TYPES: Final = ("rsa2048", "rsa3072", "rsa4096", "p256", "p384", *ML_DSA)
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bpfseal.kernel.model.profile import Profile
     from bpfseal.signing.certificate import Certificate
 
-SUMMARY: Final = "run the whole load on a kernel"
 AUTO: Final = "auto"
 MODEL: Final = "model"
 KEYRINGS: Final = {"builtin": 0, "secondary": 1, "platform": 2, "session": -3, "user": -4}

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bpfseal.kernel.model.ipe.review import Finding
     from bpfseal.kernel.model.lsm import Operation, ProgramFacts
 
-SUMMARY: Final = "check IPE policies, and say what one would decide"
 CHECK: Final = "check"
 EVAL: Final = "eval"
 OPERATIONS: Final = ("BPF_PROG_LOAD", "BPF_PROG_LOAD_POST_INTEGRITY")

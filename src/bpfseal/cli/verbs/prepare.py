@@ -20,7 +20,6 @@ from bpfseal.scheme import SIGNED_SCHEMES
 if TYPE_CHECKING:
     from bpfseal.bundle.offline import Preparation
 
-SUMMARY: Final = "write what must be signed, for a key that is elsewhere"
 SUFFIX: Final = ".payload"
 
 

@@ -14,8 +14,6 @@ from bpfseal.cli.inputs import naming, read_argument, shown
 from bpfseal.cli.options import Options
 from bpfseal.errors import UsageError
 
-SUMMARY: Final = "what this kernel can do for signed loaders, and why not"
-
 _WORDS: Final = {True: "yes", False: "no", None: "unknown"}
 
 

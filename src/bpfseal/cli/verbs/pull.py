@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final
 
 from bpfseal.bundle.media import INDEX_FILE
 from bpfseal.bundle.reference import parse_reference
@@ -13,8 +12,6 @@ from bpfseal.cli.options import Options
 from bpfseal.cli.outputs import add_output_options, destinations, write_layout_output
 from bpfseal.cli.registry import add_registry_options, read_access
 from bpfseal.errors import UsageError
-
-SUMMARY: Final = "take a bundle out of an OCI registry"
 
 
 def configure(options: Options) -> None:

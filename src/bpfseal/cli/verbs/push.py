@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
 
 from bpfseal.bundle.reference import parse_reference
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import STDIO, naming, read_argument, shown
 from bpfseal.cli.options import Options
 from bpfseal.cli.registry import add_registry_options, read_access
-
-SUMMARY: Final = "put a bundle into an OCI registry"
 
 
 def configure(options: Options) -> None:

@@ -28,7 +28,6 @@ from bpfseal.scheme import SIGNED_SCHEMES
 if TYPE_CHECKING:
     from bpfseal.object.target import TargetValues
 
-SUMMARY: Final = "sign objects or bundles"
 HASHES: Final = ("sha256", "sha384", "sha512")
 
 

@@ -22,7 +22,6 @@ from bpfseal.cli.inputs import (
 from bpfseal.cli.options import Options
 from bpfseal.errors import UsageError
 
-SUMMARY: Final = "write C or Python source that embeds a bundle and loads it"
 LANGUAGES: Final = ("c", "python")
 
 

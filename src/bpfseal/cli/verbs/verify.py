@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from bpfseal.cli.console import Console, error_fields
 from bpfseal.cli.inputs import ALL, SCHEME_CHOICES, naming, read_input, read_trust, shown, variants
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from bpfseal.bundle.model import SignedLoader
     from bpfseal.bundle.verify import LoaderVerification
     from bpfseal.signing.certificate import Certificate
-
-SUMMARY: Final = "check signatures, and that they cover all that runs"
 
 
 def configure(options: Options) -> None:
