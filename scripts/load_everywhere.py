@@ -20,7 +20,7 @@ from bpfseal.kernel.model.kernel_btf import SyntheticBtf
 from bpfseal.kernel.model.keyring import SESSION
 from bpfseal.kernel.model.map_rules import RULES
 from bpfseal.kernel.model.profile import PROFILES, Profile
-from bpfseal.kernel.verdicts import expected_verdict
+from bpfseal.kernel.model.schemes import expected_verdict
 from bpfseal.loader import generate
 from bpfseal.object import read_object
 from bpfseal.object.model import BpfObject

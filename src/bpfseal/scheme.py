@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,7 @@ class Scheme:
         binds_metadata: ``fd_array_cnt`` is 1, so that the kernel itself covers the metadata.
         copies_host_values: a signed loader takes ``max_entries`` and ``initial_value`` from the
             host's context (generators before June 2026).
+        mismatch_errno: what a loader returns when its metadata is not what it expects.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Scheme:
     wants_map_hash: bool = False
     binds_metadata: bool = False
     copies_host_values: bool = False
+    mismatch_errno: int = errno.EINVAL
 
 
 KFUNC = Scheme(
@@ -48,6 +51,7 @@ KFUNC = Scheme(
     signed_parts=("insns", "btf"),
     has_loader_btf=True,
     copies_host_values=True,
+    mismatch_errno=errno.EBADMSG,
 )
 
 INLINE_ORIGINAL = Scheme(
@@ -83,6 +87,9 @@ SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme for scheme in (KFUNC, INLINE_ORIGINAL, INLINE, LOADTIME, UNSIGNED)
 }
 """All schemes by name."""
+
+STRONGEST_FIRST = (LOADTIME, KFUNC, INLINE, INLINE_ORIGINAL)
+"""The signed schemes, what a kernel itself checks first, then the loaders that look at more."""
 
 SIGNED_SCHEMES = tuple(name for name, scheme in SCHEMES.items() if scheme.signed_parts)
 """The names of the schemes that have a signature."""

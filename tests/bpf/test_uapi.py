@@ -21,6 +21,8 @@ NESTED = {
     "OBJ_GET_INFO_BY_FD": "info.",
     "LINK_CREATE": "link_create.",
     "RAW_TRACEPOINT_OPEN": "raw_tracepoint.",
+    "LINK_DETACH": "link_detach.",
+    "ITER_CREATE": "iter_create.",
 }
 """Members of the union that hold the fields of a command; other fields have no prefix."""
 

@@ -27,6 +27,7 @@ from bpfseal.bundle.model import Signature, SignedLoader
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.keyring import SESSION
 from bpfseal.kernel.model.lsm import Hook
+from bpfseal.kernel.model.profile import KFUNC_SERIES, Profile
 from bpfseal.kernel.protocol import MapCreate, ProgLoad
 from bpfseal.loader.checks import LOADER_BTF, VERIFY_KFUNC_ID
 from bpfseal.loader.model import LOADER_LICENSE, Loader, MapEntry
@@ -142,9 +143,9 @@ def sign_loader(loader: Loader) -> SignedLoader:
     return SignedLoader(loader, (signature,))
 
 
-def trusting_kernel(*hooks: Hook) -> ModelKernel:
+def trusting_kernel(*hooks: Hook, profile: Profile = KFUNC_SERIES) -> ModelKernel:
     """A kernel whose session keyring holds the signer's key."""
-    kernel = ModelKernel(hooks=hooks)
+    kernel = ModelKernel(profile=profile, hooks=hooks)
     kernel.keyrings.add_key(SESSION, key_pair().certificate_der)
     return kernel
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from bpfseal.bundle.sign import sign_loader
 from bpfseal.errors import KernelError, UsageError
 from bpfseal.kernel.choose import load_bundle
 from bpfseal.kernel.model import ModelKernel
-from bpfseal.kernel.protocol import MapCreate, ProgLoad, RunResult
+from bpfseal.kernel.model.profile import PROFILES
+from bpfseal.kernel.protocol import NO_POINTERS, MapCreate, ProgLoad, RunResult
 from bpfseal.loader import generate
 from bpfseal.object import read_object
 from bpfseal.scheme import SIGNED_SCHEMES
@@ -43,12 +45,16 @@ class Answering:
 
     description = "answers as told"
 
-    def __init__(self, *answers: int, of_run: int = 0) -> None:
+    def __init__(self, *answers: int, of_run: int = 0, takes: str | None = None) -> None:
         self._answers = list(answers)
+        self._takes = takes
         self._of_run = of_run
         self._asked = False
         self.tried = ""
         self.open: list[int] = []
+
+    def accepted_scheme(self) -> str | None:
+        return self._takes
 
     def _opened(self) -> int:
         self.open.append(len(self.open) + 10)
@@ -82,8 +88,11 @@ class Answering:
             raise KernelError(answer)
         return self._opened()
 
-    def prog_run(self, fd: int, ctx: bytes) -> RunResult:
+    def prog_run(
+        self, fd: int, ctx: bytes, pointers: Mapping[int, bytes] = NO_POINTERS
+    ) -> RunResult:
         assert fd in self.open
+        assert not pointers
         return RunResult(-self._of_run, ctx)
 
     def close(self, fd: int) -> None:
@@ -108,7 +117,7 @@ REJECTED, NO_KEY, DENIED = errno.EKEYREJECTED, errno.ENOKEY, errno.EACCES
         ([REJECTED, 0], DENIED, "LK", DENIED),
     ],
 )
-def test_the_next_variant_is_tried_when_the_format_or_key_is_refused(
+def test_where_features_tell_nothing_the_next_variant_is_tried_after_a_refusal(
     answers: list[int], of_run: int, tried: str, outcome: int
 ) -> None:
     """L: loadtime, K: kfunc, I: inline and inline-original."""
@@ -125,12 +134,44 @@ def test_the_next_variant_is_tried_when_the_format_or_key_is_refused(
     assert kernel.open == []
 
 
-def test_the_model_of_the_series_takes_its_own_variant() -> None:
-    kernel: ModelKernel = trusting_kernel()
+@pytest.mark.parametrize(
+    ("takes", "tried"), [("loadtime", "L"), ("kfunc", "K"), ("inline", "I"), (None, "LKII")]
+)
+def test_what_the_features_speak_for_is_tried_alone(takes: str | None, tried: str) -> None:
+    kernel = Answering(*[REJECTED] * 4, takes=takes)
+    with pytest.raises(KernelError, match="EKEYREJECTED"):
+        load_bundle(kernel, bundle_of(*SIGNED_SCHEMES))
+    assert kernel.tried == tried
+
+
+def test_a_variant_that_was_left_out_is_not_replaced_by_a_weaker_one() -> None:
+    kernel = Answering(0, takes="inline")
+    bundle = bundle_of("inline-original", "kfunc")
+    with pytest.raises(UsageError, match="no variant for scheme inline, which this kernel takes"):
+        load_bundle(kernel, bundle)
+    assert kernel.tried == ""
+    assert load_bundle(kernel, bundle, scheme="inline-original").signed is bundle.variants[0]
+
+
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "6.18-unverified"])
+def test_the_model_takes_the_variant_of_its_profile_at_the_first_attempt(name: str) -> None:
+    kernel: ModelKernel = trusting_kernel(profile=PROFILES[name])
+    if kernel.accepted_scheme() is None:
+        with pytest.raises(KernelError):
+            load_bundle(kernel, bundle_of(*SIGNED_SCHEMES))
+        return
     loaded = load_bundle(kernel, bundle_of(*SIGNED_SCHEMES))
     loads = [call for call in kernel.trace if call.by == "user" and call.name == "prog_load"]
-    assert [call.result > 0 for call in loads] == [False, True]
+    assert [call.result > 0 for call in loads] == [True]
+    assert loaded.signed.loader.scheme_name == kernel.accepted_scheme()
     assert all(fd > 0 for fd in (*loaded.map_fds.values(), *loaded.prog_fds.values()))
+
+
+def test_what_nobody_signed_is_loaded_only_if_that_is_asked_for() -> None:
+    bundle = bundle_of("unsigned")
+    with pytest.raises(UsageError, match="unsigned loader only"):
+        load_bundle(trusting_kernel(), bundle)
+    assert load_bundle(trusting_kernel(), bundle, scheme="unsigned").prog_fds
 
 
 def test_an_unsigned_variant_is_never_a_way_out() -> None:

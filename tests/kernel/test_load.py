@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from errno import EACCES, EBADMSG, EINVAL, EPERM
 from pathlib import Path
@@ -17,7 +18,7 @@ from bpfseal.kernel.load import LoadedSkeleton, load
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.lsm import Operation, ProgramFacts
 from bpfseal.kernel.model.verdict import Verdict
-from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad, RunResult
+from bpfseal.kernel.protocol import NO_POINTERS, Kernel, MapCreate, ProgLoad, RunResult
 from bpfseal.loader import generate
 from bpfseal.object import read_object
 from bpfseal.scheme import SCHEMES
@@ -56,6 +57,9 @@ class Failing:
     def description(self) -> str:
         return self._below.description
 
+    def accepted_scheme(self) -> str | None:
+        return self._below.accepted_scheme()
+
     def map_create(self, request: MapCreate) -> int:
         self._call("map_create")
         return self._below.map_create(request)
@@ -79,9 +83,11 @@ class Failing:
         self._call("prog_load")
         return self._below.prog_load(request)
 
-    def prog_run(self, fd: int, ctx: bytes) -> RunResult:
+    def prog_run(
+        self, fd: int, ctx: bytes, pointers: Mapping[int, bytes] = NO_POINTERS
+    ) -> RunResult:
         self._call("prog_run")
-        return self._below.prog_run(fd, ctx)
+        return self._below.prog_run(fd, ctx, pointers)
 
     def close(self, fd: int) -> None:
         self._below.close(fd)
@@ -114,7 +120,7 @@ def test_a_scheme_that_wants_the_map_hash_asks_for_it_after_the_freeze(
 
 def test_an_unsigned_loader_is_not_exclusive_not_frozen_not_signed() -> None:
     kernel = trusting_kernel()
-    load(kernel, SignedLoader(make_loader(loader_insns([mov64_imm(0, 0)]))))
+    load(kernel, SignedLoader(make_loader(loader_insns([mov64_imm(0, 0)]))), check_metadata=False)
     assert steps(kernel) == ["map_create", "map_update", "btf_load", "prog_load", "prog_run"]
     [program] = kernel.programs
     assert program.verdict is Verdict.UNSIGNED
@@ -124,7 +130,7 @@ def test_the_fds_come_out_of_the_context_and_only_they_stay_open() -> None:
     kernel = trusting_kernel()
     before = kernel.open_fds
     skeleton = load(kernel, sign_loader(make_loader()))
-    assert skeleton == LoadedSkeleton({"counts": 6}, {})
+    assert (skeleton.map_fds, skeleton.prog_fds) == ({"counts": 6}, {})
     assert kernel.open_fds == before | {6: "map "}
     assert kernel.map(6).value_size == 8
 

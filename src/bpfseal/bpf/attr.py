@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from bpfseal.bpf.insn import ByteOrder
 
@@ -220,7 +221,43 @@ LINK_CREATE = _layout(
 )
 """LINK_CREATE: what every link has, and the last field of the longest kind of link."""
 
+LINK_KINDS: Mapping[str, AttrLayout] = MappingProxyType(
+    {
+        "iter": _layout(("iter_info", 16, 8), ("iter_info_len", 24, 4)),
+        "perf_event": _layout(("bpf_cookie", 16, 8)),
+        "tracing": _layout(("target_btf_id", 16, 4), ("cookie", 24, 8)),
+        "kprobe_multi": _layout(
+            ("flags", 16, 4), ("cnt", 20, 4), ("syms", 24, 8), ("addrs", 32, 8), ("cookies", 40, 8)
+        ),
+        "uprobe_multi": _layout(
+            ("path", 16, 8),
+            ("offsets", 24, 8),
+            ("ref_ctr_offsets", 32, 8),
+            ("cookies", 40, 8),
+            ("cnt", 48, 4),
+            ("flags", 52, 4),
+            ("pid", 56, 4),
+        ),
+        "netfilter": _layout(
+            ("pf", 16, 4), ("hooknum", 20, 4), ("priority", 24, 4, "signed"), ("flags", 28, 4)
+        ),
+        "tcx": _layout(("relative_fd", 16, 4), ("expected_revision", 24, 8)),
+        "netkit": _layout(("relative_fd", 16, 4), ("expected_revision", 24, 8)),
+    }
+)
+"""What differs from kind to kind of link: the members of the union in LINK_CREATE, by name. Those of
+``iter`` have no name of their own."""
+
 RAW_TRACEPOINT_OPEN = _layout(("name", 0, 8), ("prog_fd", 8, 4), ("cookie", 16, 8))
+
+LINK_DETACH = _layout(("link_fd", 0, 4))
+
+ITER_CREATE = _layout(("link_fd", 0, 4), ("flags", 4, 4))
+
+MAP_GET_NEXT_KEY = _layout(("map_fd", 0, 4), ("key", 8, 8), ("next_key", 16, 8))
+
+OBJ = _layout(("pathname", 0, 8), ("bpf_fd", 8, 4), ("file_flags", 12, 4))
+"""OBJ_PIN and OBJ_GET."""
 
 BTF_GET_FD_BY_ID = _layout(
     ("btf_id", 0, 4), ("next_id", 4, 4), ("open_flags", 8, 4), ("fd_by_id_token_fd", 12, 4)

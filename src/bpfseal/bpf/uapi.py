@@ -22,8 +22,11 @@ class Cmd(IntEnum):
     RAW_TRACEPOINT_OPEN = 17
     BTF_LOAD = 18
     BTF_GET_FD_BY_ID = 19
+    MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_FREEZE = 22
     LINK_CREATE = 28
+    ITER_CREATE = 33
+    LINK_DETACH = 34
 
 
 class MapType(IntEnum):

@@ -60,9 +60,6 @@ _FIRST_OF_BLOCK: Mapping[ByteOrder, bytes] = MappingProxyType(
 
 _BTF_MAGIC = (b"\x9f\xeb", b"\xeb\x9f")
 
-RUN_ERRNOS: Mapping[str, int] = MappingProxyType({KFUNC.name: errno.EBADMSG})
-"""What a loader returns when its metadata is not what it expects; EINVAL for the inline ones."""
-
 NOT_EXCLUSIVE = (
     "the loader does not ask whether the map is exclusive: another BPF program can change the "
     "metadata between check and use"
@@ -236,7 +233,7 @@ def _without_cryptography(release: Release, payload: Payload, facts: LoaderFacts
         reason = "the loader reads bpf_map.excl, which is not there"
         return Admission(release, "no", None, errno.EACCES, reason)
     if facts.check is not None and not facts.metadata_matches:
-        number = RUN_ERRNOS.get(facts.check, errno.EINVAL)
+        number = SCHEMES[facts.check].mismatch_errno
         return Admission(release, "no", None, number, "the loader expects other metadata")
     if "metadata" in payload:
         return Admission(release, "yes", "kernel")

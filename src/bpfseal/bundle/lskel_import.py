@@ -18,15 +18,11 @@ from typing import Final
 
 from bpfseal.bpf.insn import INSN_SIZE, ByteOrder, mov64_reg
 from bpfseal.bpf.uapi import OBJ_NAME_LEN, MapType, ProgType
+from bpfseal.bundle.integrity import check_loader_btf, check_metadata
 from bpfseal.bundle.lskel import LightSkeleton, parse_header
 from bpfseal.bundle.media import BTF_TYPE, INSNS_TYPE, METADATA_TYPE, SIGNATURE_TYPE, SIZE_LIMITS
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
-from bpfseal.bundle.verify import (
-    LoaderVerification,
-    check_loader_btf,
-    check_metadata,
-    verify_loader,
-)
+from bpfseal.bundle.verify import LoaderVerification, verify_loader
 from bpfseal.errors import InputError, VerificationError
 from bpfseal.loader.check_block import carried_digest
 from bpfseal.loader.checks import CHECKS, LOADER_BTF

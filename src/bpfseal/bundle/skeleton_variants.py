@@ -15,17 +15,15 @@ from bpfseal.bpf.uapi import MapFlag
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.kinds import Kind
 from bpfseal.bundle.c_types import Variable, is_identifier, section_variables
+from bpfseal.bundle.integrity import check_loader_btf, check_metadata
 from bpfseal.bundle.model import Bundle, SignedLoader
-from bpfseal.bundle.verify import check_loader_btf, check_metadata
 from bpfseal.errors import InputError, UsageError
 from bpfseal.loader.model import MapEntry, ProgramEntry
 from bpfseal.loader.reading import Command, LoaderReading, read_loader
-from bpfseal.scheme import INLINE, INLINE_ORIGINAL, KFUNC, LOADTIME, UNSIGNED
+from bpfseal.scheme import STRONGEST_FIRST, UNSIGNED
 
-SCHEME_ORDER: Final = tuple(
-    scheme.name for scheme in (LOADTIME, KFUNC, INLINE, INLINE_ORIGINAL, UNSIGNED)
-)
-"""The order in which a skeleton tries its variants: what a kernel itself checks comes first."""
+_ORDER: Final = tuple(scheme.name for scheme in (*STRONGEST_FIRST, UNSIGNED))
+"""The order in which a skeleton tries its variants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +56,9 @@ def chosen_variants(bundle: Bundle) -> tuple[SignedLoader, ...]:
         VerificationError: the metadata is not what the signed instructions vouch for.
         InputError: the variants differ in maps or programs, or a name is no identifier.
     """
-    variants = [
-        variant for variant in bundle.variants if variant.loader.scheme_name in SCHEME_ORDER
-    ]
-    variants.sort(key=lambda variant: SCHEME_ORDER.index(variant.loader.scheme_name))
+    variants = sorted(
+        bundle.variants, key=lambda variant: _ORDER.index(variant.loader.scheme_name)
+    )
     if not variants:
         raise UsageError("the bundle holds no loader")
     if len(variants) > 1:

@@ -21,12 +21,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bpfseal.bundle.admission import RUN_ERRNOS, Admission, LoaderFacts, describe, without_empty
+from bpfseal.bundle.admission import Admission, LoaderFacts, describe, without_empty
 from bpfseal.bundle.downgrade import admissions_of, covered_payloads, refuse_unchecked
+from bpfseal.bundle.integrity import check_digest, check_loader_btf
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.bundle.sign import payload_of
-from bpfseal.errors import VerificationError, errno_name
-from bpfseal.loader.checks import LOADER_BTF
+from bpfseal.errors import VerificationError
 from bpfseal.loader.model import Loader
 from bpfseal.release import RELEASES, Payload, Release, digests_of
 from bpfseal.signing.certificate import Certificate
@@ -101,7 +101,12 @@ def verify_loader(
         raise failures[0]
     facts = LoaderFacts.of(loader)
     per_signature = [admissions_of(loader, claimed, found, kernels, facts) for found in verified]
-    _check_metadata(loader, facts, per_signature[0])
+    if not loader.scheme.binds_metadata:
+        carried = facts.carried if facts.carried_by == loader.scheme_name else None
+        if carried is None:
+            reason = "the signed instructions carry no digest of the metadata"
+            refuse_unchecked(claimed, per_signature[0], reason)
+        check_digest(loader, carried)
     check_loader_btf(loader)
     for each in per_signature:
         refuse_unchecked(claimed, each)
@@ -113,47 +118,6 @@ def verify_loader(
         admissions=best,
         warnings=tuple(_warnings(best)),
     )
-
-
-def check_metadata(loader: Loader) -> None:
-    """Check that what is signed determines the metadata.
-
-    Raises:
-        VerificationError: the instructions carry no digest, or the digest of other metadata.
-    """
-    _check_metadata(loader, LoaderFacts.of(loader), ())
-
-
-def _check_metadata(loader: Loader, facts: LoaderFacts, found: tuple[Admission, ...]) -> None:
-    if "metadata" in loader.scheme.signed_parts:
-        return
-    carried = facts.carried
-    if facts.carried_by != loader.scheme_name or carried is None:
-        reason = "the signed instructions carry no digest of the metadata"
-        refuse_unchecked(loader.scheme.signed_parts, found, reason)
-        raise VerificationError(f"{reason}: nobody checks it", hint="do not load it")
-    if carried != loader.metadata_digest:
-        name = errno_name(RUN_ERRNOS.get(loader.scheme_name, errno.EINVAL))
-        raise VerificationError(
-            f"metadata has SHA-256 {loader.metadata_digest.hex()}, "
-            f"the signed instructions expect {carried.hex()}: -{name} at run time",
-            hint="the metadata was changed after signing",
-        )
-
-
-def check_loader_btf(loader: Loader) -> None:
-    """Check that the loader's BTF is the one that names the check, and nothing else.
-
-    Raises:
-        VerificationError: it is another one.
-    """
-    expected = LOADER_BTF if loader.scheme.has_loader_btf else b""
-    if loader.btf != expected:
-        raise VerificationError(
-            f"the loader BTF ({len(loader.btf)} bytes) is not the one of scheme "
-            f"{loader.scheme_name} ({len(expected)} bytes)",
-            hint="the check may call another function",
-        )
 
 
 def _verify(

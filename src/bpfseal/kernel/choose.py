@@ -1,13 +1,16 @@
-"""Load whichever variant of a bundle a kernel takes.
+"""Load the variant of a bundle that a kernel takes.
 
-The rule is that of the C skeletons (`bpfseal.bundle.skeleton_runtime`): the variants are tried in
-the order of `SCHEME_ORDER` with each of their signatures, the next one only if the kernel refused
-to take the loader for its format or its key, and never an unsigned one after a signed one.
+Without a scheme the kernel's features choose: the strongest scheme that it takes. A bundle that
+lacks it is refused, since whoever leaves a variant out must not make a weaker check do. Where
+features tell nothing, signed variants are tried from the strongest on, the next one only if the
+kernel refused to take the loader for its format or its key. That is the rule of the C skeletons,
+too (`bpfseal.bundle.skeleton_runtime`). A loader that nobody signed is loaded only if that is asked
+for.
 
 Example:
     >>> loaded = load_bundle(kernel, bundle)  # doctest: +SKIP
-    >>> loaded.prog_fds["on_exec"]  # doctest: +SKIP
-    9
+    >>> loaded.signed.loader.scheme_name, loaded.prog_fds["on_exec"]  # doctest: +SKIP
+    ('loadtime', 9)
 """
 
 from __future__ import annotations
@@ -15,14 +18,21 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from bpfseal.bundle.model import Bundle
+from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.skeleton_variants import chosen_variants
 from bpfseal.errors import KernelError, UsageError
-from bpfseal.kernel.load import KEY_SPEC_SESSION_KEYRING, LoadedSkeleton, load
+from bpfseal.kernel.load import (
+    KEY_SPEC_SESSION_KEYRING,
+    REFUSED_STEPS,
+    HostValues,
+    LoadedSkeleton,
+    load,
+)
 from bpfseal.kernel.protocol import Kernel
+from bpfseal.scheme import UNSIGNED
 
-REFUSED_STEPS: Final = ("map_hash", "btf_load", "prog_load")
-"""The steps in which a kernel does not take a loader; nothing of it has run yet."""
+AUTO: Final = "auto"
+"""In place of a scheme: what the kernel takes."""
 
 _WEIGHTS: Final = {
     errno.EKEYREJECTED: 1,  # what a signature of another format gets
@@ -33,32 +43,49 @@ _WEIGHTS: Final = {
     errno.ENOPKG: 2,
     errno.ENOKEY: 3,
 }
-"""The refusals after which another variant is tried, and how much each tells."""
+"""The refusals after which another signature or variant is tried, and how much each tells."""
 
 
 def load_bundle(
-    kernel: Kernel, bundle: Bundle, *, keyring_id: int = KEY_SPEC_SESSION_KEYRING
+    kernel: Kernel,
+    bundle: Bundle,
+    *,
+    scheme: str = AUTO,
+    keyring_id: int = KEY_SPEC_SESSION_KEYRING,
+    check_metadata: bool = True,
+    host_values: HostValues | None = None,
 ) -> LoadedSkeleton:
-    """Load and run the first variant that the kernel takes.
+    """Load and run the variant that the kernel takes, or that of a scheme.
 
     Args:
         kernel: the kernel to load on.
-        bundle: signed variants, or one that is unsigned.
+        bundle: its variants.
+        scheme: the variant to load; ``auto`` takes signed ones only.
         keyring_id: where the kernel looks for the signer's key.
+        check_metadata: compare the metadata with the digest in the instructions first (see `load`).
+        host_values: what the host sets in place of the signer's values (see `load`).
 
     Returns:
-        The fds of maps and programs, which belong to the caller.
+        What was loaded. The fds of maps and programs belong to the caller.
 
     Raises:
-        UsageError: a variant that should be signed is not.
+        UsageError: the bundle has no such variant, or ``auto`` found none that is signed.
+        InputError: the variants contradict each other.
         VerificationError: the metadata is not what the signed instructions vouch for.
         KernelError: the kernel refused; of several refusals the one that tells most.
     """
     told: KernelError | None = None
-    for variant in chosen_variants(bundle):
+    for variant in _candidates(kernel, bundle, scheme):
         for number in range(len(variant.signatures) or 1):
             try:
-                return load(kernel, variant, signature=number, keyring_id=keyring_id)
+                return load(
+                    kernel,
+                    variant,
+                    signature=number,
+                    keyring_id=keyring_id,
+                    check_metadata=check_metadata,
+                    host_values=host_values,
+                )
             except KernelError as error:
                 weight = _WEIGHTS.get(error.errno, 0) if error.step in REFUSED_STEPS else 0
                 if not weight:
@@ -66,3 +93,24 @@ def load_bundle(
                 if told is None or weight > _WEIGHTS[told.errno]:
                     told = error
     raise told or UsageError("the bundle holds no loader")
+
+
+def _candidates(kernel: Kernel, bundle: Bundle, scheme: str) -> tuple[SignedLoader, ...]:
+    """Return the variants to try, in order."""
+    if scheme != AUTO:
+        return (bundle.variant(scheme),)
+    variants = chosen_variants(bundle)
+    if variants[0].loader.scheme is UNSIGNED:
+        raise UsageError(
+            "the bundle holds an unsigned loader only", hint=f"--scheme {UNSIGNED.name} loads it"
+        )
+    wanted = kernel.accepted_scheme()
+    if wanted is None:
+        return variants
+    have = [variant.loader.scheme_name for variant in variants]
+    if wanted not in have:
+        raise UsageError(
+            f"the bundle has no variant for scheme {wanted}, which this kernel takes",
+            hint=f"it has: {', '.join(have)}; --scheme loads one of them all the same",
+        )
+    return (variants[have.index(wanted)],)

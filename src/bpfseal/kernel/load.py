@@ -14,20 +14,24 @@ Example:
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from bpfseal.bpf.uapi import MapType, ProgFlag, ProgType
+from bpfseal.bundle.integrity import check_metadata as check_digest_of_metadata
 from bpfseal.bundle.model import SignedLoader
-from bpfseal.errors import KernelError, UsageError, VerificationError
+from bpfseal.errors import KernelError, UsageError
+from bpfseal.kernel.hints import advise
 from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
-from bpfseal.loader.check_block import carried_digest
 from bpfseal.loader.model import LOADER_LICENSE, LOADER_MAP_NAME, LOADER_PROG_NAME, Loader
 
 KEY_SPEC_SESSION_KEYRING: Final = -3
 """The caller's session keyring (include/uapi/linux/keyctl.h)."""
+
+REFUSED_STEPS: Final = ("map_hash", "btf_load", "prog_load")
+"""The steps in which a kernel does not take a loader; nothing of it has run yet."""
 
 _METADATA_KEY: Final = bytes(4)
 
@@ -35,14 +39,29 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class HostValues:
+    """What the host sets before the load, in schemes whose signature leaves it to the host.
+
+    Attributes:
+        contents: initial values of global data, by `MapEntry.ident`, each of the map's value size.
+        max_entries: sizes of maps, by `MapEntry.ident`.
+    """
+
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+    max_entries: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedSkeleton:
     """What a loader made.
 
     Attributes:
+        signed: what was loaded.
         map_fds: the fds of the maps, by `MapEntry.ident`.
         prog_fds: the fds of the programs, by `ProgramEntry.name`.
     """
 
+    signed: SignedLoader
     map_fds: dict[str, int]
     prog_fds: dict[str, int]
 
@@ -54,6 +73,7 @@ def load(
     signature: int = 0,
     keyring_id: int = KEY_SPEC_SESSION_KEYRING,
     check_metadata: bool = True,
+    host_values: HostValues | None = None,
 ) -> LoadedSkeleton:
     """Load a loader, signed or unsigned, and run it.
 
@@ -64,44 +84,36 @@ def load(
         keyring_id: where the kernel looks for the signer's key.
         check_metadata: compare the metadata with the digest in the instructions first. Without
             it a refused loader closes the fds that the metadata names.
+        host_values: what the host sets in place of the signer's values.
 
     Returns:
         The fds of maps and programs, which belong to the caller.
 
     Raises:
         VerificationError: the metadata is not what the instructions carry the digest of.
-        UsageError: no such signature.
-        KernelError: the kernel or the loader refused; `step` says where. Whatever was opened is
-            closed again.
+        UsageError: no such signature, or host values for a loader that takes none.
+        KernelError: the kernel or the loader refused; `step` says where, `hint` what to do.
+            Whatever was opened is closed again.
     """
     if signed.signatures and not 0 <= signature < len(signed.signatures):
         count = len(signed.signatures)
         raise UsageError(f"no signature {signature}", hint=f"there are {count}, from 0")
-    if check_metadata:
-        _check_metadata(signed)
-    cms = signed.signatures[signature].cms if signed.signatures else None
-    with ExitStack() as temporary:
-        prog_fd = _load_program(kernel, signed.loader, cms, keyring_id, temporary)
-        return _run(kernel, signed.loader, prog_fd)
-
-
-def _check_metadata(signed: SignedLoader) -> None:
-    """Compare the metadata with the digest that the instructions carry.
-
-    Raises:
-        VerificationError: they differ, or a signed loader carries none.
-    """
-    loader = signed.loader
-    digest = carried_digest(loader.insns, loader.scheme, loader.byteorder)
-    if digest is None:
-        if signed.signatures and not loader.scheme.binds_metadata:
-            raise VerificationError(
-                "the instructions carry no digest of the metadata", where=loader.name
-            )
-    elif digest != loader.metadata_digest:
-        raise VerificationError(
-            "the metadata is not what the instructions carry the digest of", where=loader.name
+    if host_values and not signed.loader.scheme.copies_host_values:
+        raise UsageError(
+            f"a loader of scheme {signed.loader.scheme_name} takes no values of the host: "
+            "the signature fixes those of the signer",
+            hint="build the object with these values, or load a variant of another scheme",
         )
+    if check_metadata:
+        check_digest_of_metadata(signed.loader)
+    cms = signed.signatures[signature].cms if signed.signatures else None
+    try:
+        with ExitStack() as temporary:
+            prog_fd = _load_program(kernel, signed.loader, cms, keyring_id, temporary)
+            return _run(kernel, signed, prog_fd, host_values or HostValues())
+    except KernelError as error:
+        error.hint = error.hint or advise(error, signed, kernel.accepted_scheme()).hint
+        raise
 
 
 def _load_program(
@@ -147,10 +159,20 @@ def _load_program(
     return keep(_step("prog_load", lambda: kernel.prog_load(request)))
 
 
-def _run(kernel: Kernel, loader: Loader, prog_fd: int) -> LoadedSkeleton:
+def _run(
+    kernel: Kernel, signed: SignedLoader, prog_fd: int, host_values: HostValues
+) -> LoadedSkeleton:
     """Run the loader and read the fds out of its context."""
-    ctx = loader.ctx_size.to_bytes(4, loader.byteorder).ljust(loader.ctx_size, b"\0")
-    retval, after, rule = _step("prog_run", lambda: kernel.prog_run(prog_fd, ctx))
+    loader = signed.loader
+    ctx = bytearray(loader.ctx_size.to_bytes(4, loader.byteorder).ljust(loader.ctx_size, b"\0"))
+    pointers: dict[int, bytes] = {}
+    for number, entry in enumerate(loader.maps):
+        behind_fd = loader.map_fd_offset(number) + 4
+        size = host_values.max_entries.get(entry.ident, 0)
+        ctx[behind_fd : behind_fd + 4] = size.to_bytes(4, loader.byteorder)
+        if entry.ident in host_values.contents:
+            pointers[behind_fd + 4] = host_values.contents[entry.ident]
+    retval, after, rule = _step("prog_run", lambda: kernel.prog_run(prog_fd, bytes(ctx), pointers))
     if retval < 0:
         raise KernelError(-retval, rule, step="prog_run", rule=rule)
     if len(after) < loader.ctx_size:
@@ -161,6 +183,7 @@ def _run(kernel: Kernel, loader: Loader, prog_fd: int) -> LoadedSkeleton:
         return int.from_bytes(after[offset : offset + 4], loader.byteorder, signed=True)
 
     return LoadedSkeleton(
+        signed,
         {entry.ident: fd_at(loader.map_fd_offset(i)) for i, entry in enumerate(loader.maps)},
         {entry.name: fd_at(loader.prog_fd_offset(i)) for i, entry in enumerate(loader.programs)},
     )

@@ -181,7 +181,7 @@ def _keyring_id(keyring: str) -> int:
 
 def _scheme_for(profile: Profile) -> str:
     """Return the scheme that a kernel takes; for one that takes none, any will be refused."""
-    from bpfseal.kernel.verdicts import scheme_for
+    from bpfseal.kernel.model.schemes import scheme_for
 
     best = scheme_for(profile)
     return best.name if best is not None else SIGNED_SCHEMES[0]
@@ -264,7 +264,7 @@ def _refusal(
 
 def _hint(variant: SignedLoader, error: KernelError, profile: Profile) -> str:
     """Return what to do about a refusal."""
-    from bpfseal.kernel.verdicts import expected_verdict, scheme_for
+    from bpfseal.kernel.model.schemes import expected_verdict, scheme_for
 
     if not variant.signatures:
         return "the loader is not signed: bpfseal sign"

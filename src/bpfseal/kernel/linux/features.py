@@ -18,6 +18,7 @@ from bpfseal.btf.btf import Btf
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError
 from bpfseal.loader.checks import VERIFY_KFUNC
+from bpfseal.scheme import INLINE, INLINE_ORIGINAL, KFUNC, LOADTIME, STRONGEST_FIRST
 
 RUNNING_BTF: Final = Path("/sys/kernel/btf/vmlinux")
 
@@ -56,18 +57,15 @@ class Features:
     def scheme(self) -> str | None:
         """Return the scheme of the loaders that this kernel takes, or ``None`` if none.
 
-        A kernel takes the loaders of exactly one scheme with their metadata checked; where several
-        would run, the one that the kernel itself checks comes first.
+        It is the strongest of those whose feature is there.
         """
-        for finding, scheme in (
-            (self.kfunc, "kfunc"),
-            (self.loadtime, "loadtime"),
-            (self.exclusive_flag, "inline"),
-            (self.map_hash, "inline-original"),
-        ):
-            if finding.answer:
-                return scheme
-        return None
+        needed = {
+            LOADTIME: self.loadtime,
+            KFUNC: self.kfunc,
+            INLINE: self.exclusive_flag,
+            INLINE_ORIGINAL: self.map_hash,
+        }
+        return next((scheme.name for scheme in STRONGEST_FIRST if needed[scheme].answer), None)
 
 
 def running_features() -> Features:

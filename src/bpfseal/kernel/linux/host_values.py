@@ -38,7 +38,7 @@ def host_values(
         config = {name: value for name, value in config.items() if name in options}
     return TargetValues(
         page_size=resource.getpagesize(),
-        possible_cpus=_possible_cpus(),
+        possible_cpus=possible_cpus(),
         kernel_version=_kernel_version(),
         kconfig=config,
         symbols=_addresses(symbols),
@@ -53,7 +53,12 @@ def _kernel_version() -> int:
     return kernel_version(release.group())
 
 
-def _possible_cpus() -> int:
+def possible_cpus() -> int:
+    """Return how many CPUs this machine may ever have.
+
+    Raises:
+        CapabilityError: sysfs cannot be read here.
+    """
     try:
         text = _POSSIBLE.read_text().strip()
     except OSError as error:

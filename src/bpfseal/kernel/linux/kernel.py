@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -18,23 +19,34 @@ from bpfseal.bpf import attr
 from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
+from bpfseal.kernel.linux.features import Features, running_features
 from bpfseal.kernel.linux.keyrings import LinuxKeyrings
+from bpfseal.kernel.linux.links import LinkCalls
+from bpfseal.kernel.linux.map_calls import MapCalls
+from bpfseal.kernel.linux.perf_events import PerfEventCalls
 from bpfseal.kernel.linux.syscalls import Buffer, bpf
-from bpfseal.kernel.protocol import MapCreate, ProgLoad, RunResult
+from bpfseal.kernel.protocol import NO_POINTERS, MapCreate, ProgLoad, RunResult
 
 _LOG_SIZE: Final = 1 << 20
 
 
-class LinuxKernel:
-    """The kernel that runs this process. It implements `bpfseal.kernel.protocol.Kernel`."""
+class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
+    """The kernel that runs this process. It implements `bpfseal.kernel.protocol.MapKernel`."""
 
     def __init__(self) -> None:
         self.keyrings = LinuxKeyrings()
+        self._features: Features | None = None
 
     @property
     def description(self) -> str:
         """The release of the kernel."""
         return f"Linux {platform.release()} ({platform.machine()})"
+
+    def accepted_scheme(self) -> str | None:
+        """The scheme of the loaders that this kernel takes, by its BTF."""
+        if self._features is None:
+            self._features = running_features()
+        return self._features.scheme()
 
     def map_create(self, request: MapCreate) -> int:
         """Create a map and return its fd."""
@@ -126,9 +138,15 @@ class LinuxKernel:
             values |= {"log_level": 1, "log_size": _LOG_SIZE, "log_buf": log.address}
         return bpf(Cmd.PROG_LOAD, bytearray(layout.pack_fields(values, size=size)))
 
-    def prog_run(self, fd: int, ctx: bytes) -> RunResult:
+    def prog_run(
+        self, fd: int, ctx: bytes, pointers: Mapping[int, bytes] = NO_POINTERS
+    ) -> RunResult:
         """Run a SYSCALL program once; the kernel writes the context back."""
-        layout, context = attr.PROG_RUN, Buffer(ctx)
+        targets = {offset: Buffer(data) for offset, data in pointers.items()}
+        given = bytearray(ctx)
+        for offset, target in targets.items():
+            struct.pack_into("=Q", given, offset, target.address)
+        layout, context = attr.PROG_RUN, Buffer(given)
         packed = bytearray(layout.pack(prog_fd=fd, ctx_in=context.address, ctx_size_in=len(ctx)))
         bpf(Cmd.PROG_RUN, packed)
         (retval,) = struct.unpack_from("<i", packed, layout.offset("retval"))

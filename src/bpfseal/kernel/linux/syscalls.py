@@ -1,4 +1,4 @@
-"""bpf(2), add_key(2) and keyctl(2) through ctypes: the one place that makes raw system calls.
+"""System calls that Python lacks, through ctypes: the one place that makes raw system calls.
 
 Only the standard library is needed, so this runs in an initramfs. Errors are `KernelError` with the
 errno.
@@ -30,18 +30,21 @@ class _Numbers(NamedTuple):
     bpf: int
     add_key: int
     keyctl: int
+    perf_event_open: int
 
 
-_GENERIC: Final = _Numbers(bpf=280, add_key=217, keyctl=219)
+_GENERIC: Final = _Numbers(bpf=280, add_key=217, keyctl=219, perf_event_open=241)
 _NUMBERS: Final = {
-    "x86_64": _Numbers(bpf=321, add_key=248, keyctl=250),
+    "x86_64": _Numbers(bpf=321, add_key=248, keyctl=250, perf_event_open=298),
     "aarch64": _GENERIC,
     "riscv64": _GENERIC,
     "loongarch64": _GENERIC,
-    "s390x": _Numbers(bpf=351, add_key=278, keyctl=280),
-    "ppc64le": _Numbers(bpf=361, add_key=269, keyctl=271),
+    "s390x": _Numbers(bpf=351, add_key=278, keyctl=280, perf_event_open=331),
+    "ppc64le": _Numbers(bpf=361, add_key=269, keyctl=271, perf_event_open=319),
 }
 """By machine: arch/*/kernel/syscalls/syscall*.tbl and include/uapi/asm-generic/unistd.h."""
+
+_PERF_FLAG_FD_CLOEXEC: Final = 8
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -125,4 +128,25 @@ def keyctl(operation: int, *arguments: int) -> int:
     """
     return _syscall(
         _numbers().keyctl, ctypes.c_int(operation), *(ctypes.c_long(a) for a in arguments)
+    )
+
+
+def perf_event_open(attributes: Buffer, pid: int, cpu: int) -> int:
+    """Open a perf event and return its fd.
+
+    Args:
+        attributes: a ``struct perf_event_attr``.
+        pid: the process, or -1 for all on a CPU.
+        cpu: the CPU, or -1 for all of a process.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    return _syscall(
+        _numbers().perf_event_open,
+        ctypes.c_void_p(attributes.address),
+        ctypes.c_int(pid),
+        ctypes.c_int(cpu),
+        ctypes.c_int(-1),
+        ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
     )

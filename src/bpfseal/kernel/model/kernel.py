@@ -14,7 +14,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from errno import EINVAL
 
 from bpfseal.kernel.model.btf_objects import BtfObject, kernel_btf_object
@@ -38,9 +38,10 @@ from bpfseal.kernel.model.prog_load import prog_load
 from bpfseal.kernel.model.program import LinkFacts, LoadedProgram, ModelProgram, ProgAttributes
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.run import run_program
+from bpfseal.kernel.model.schemes import scheme_for
 from bpfseal.kernel.model.state import Call, KernelState
 from bpfseal.kernel.model.user_calls import user_bpf
-from bpfseal.kernel.protocol import MapCreate, ProgLoad, RunResult
+from bpfseal.kernel.protocol import NO_POINTERS, MapCreate, ProgLoad, RunResult
 
 
 class ModelKernel:
@@ -85,6 +86,11 @@ class ModelKernel:
     def profile(self) -> Profile:
         """Which kernel it is."""
         return self._state.profile
+
+    def accepted_scheme(self) -> str | None:
+        """The strongest scheme of the loaders that the profile takes."""
+        scheme = scheme_for(self.profile)
+        return scheme.name if scheme is not None else None
 
     @property
     def btf(self) -> KernelBtf:
@@ -289,7 +295,9 @@ class ModelKernel:
             lambda: prog_load(self._state, attributes),
         )
 
-    def prog_run(self, fd: int, ctx: bytes) -> RunResult:
+    def prog_run(
+        self, fd: int, ctx: bytes, pointers: Mapping[int, bytes] = NO_POINTERS
+    ) -> RunResult:
         """Run a SYSCALL program once.
 
         Raises:
@@ -298,8 +306,11 @@ class ModelKernel:
                 what the kernel's verifier would not have let it.
         """
         first = len(self._state.calls)
+        context = bytearray(ctx)
+        for offset, data in pointers.items():
+            context[offset : offset + 8] = self.allocate(data).to_bytes(8, "little")
         returned = self._state.record(
-            "user", "prog_run", f"fd {fd}", lambda: run_program(self._state, fd, ctx)
+            "user", "prog_run", f"fd {fd}", lambda: run_program(self._state, fd, bytes(context))
         )
         retval, after = returned
         refused = (call for call in self._state.calls[first:] if call.rule)

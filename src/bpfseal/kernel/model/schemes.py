@@ -17,7 +17,7 @@ from errno import EACCES, EINVAL, EKEYREJECTED, EOPNOTSUPP
 
 from bpfseal.errors import errno_name
 from bpfseal.kernel.model.profile import Profile
-from bpfseal.scheme import INLINE, INLINE_ORIGINAL, KFUNC, LOADTIME, Scheme
+from bpfseal.scheme import INLINE, STRONGEST_FIRST, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,6 @@ def expected_verdict(scheme: Scheme, profile: Profile) -> Refusal | None:
 
 
 def scheme_for(profile: Profile) -> Scheme | None:
-    """Return the scheme of the loaders that a kernel takes, the one that checks most, or ``None``.
-
-    What the kernel itself checks comes first, then the loaders that look at more.
-    """
-    best_first = (KFUNC, LOADTIME, INLINE, INLINE_ORIGINAL)
-    fitting = (scheme for scheme in best_first if expected_verdict(scheme, profile) is None)
+    """Return the strongest scheme of the loaders that a kernel takes, or ``None``."""
+    fitting = (scheme for scheme in STRONGEST_FIRST if expected_verdict(scheme, profile) is None)
     return next(fitting, None)

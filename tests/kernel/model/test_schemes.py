@@ -15,8 +15,8 @@ from bpfseal.kernel.model.kernel_btf import SyntheticBtf
 from bpfseal.kernel.model.keyring import SESSION
 from bpfseal.kernel.model.lsm import Operation, ProgramFacts
 from bpfseal.kernel.model.profile import FACTS, PROFILES, Profile
+from bpfseal.kernel.model.schemes import expected_verdict, scheme_for
 from bpfseal.kernel.model.verdict import KeyringKind, Verdict
-from bpfseal.kernel.verdicts import expected_verdict, scheme_for
 from bpfseal.loader import generate
 from bpfseal.object import read_object
 from bpfseal.release import RELEASES
@@ -24,7 +24,7 @@ from bpfseal.scheme import SCHEMES
 from bpfseal.signing.signer import load_signer
 from support.files import EXAMPLE, LIBBPF_TOOLS
 
-from .support import key_pair
+from ..support import key_pair
 
 PATHS = (EXAMPLE, LIBBPF_TOOLS / "bindsnoop.bpf.o", LIBBPF_TOOLS / "biolatency.bpf.o")
 
