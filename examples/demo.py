@@ -15,12 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bpfseal.bpf.uapi import MapType, ProgFlag, ProgType
+from bpfseal.bpf.uapi import KeyringId, MapType, ProgFlag, ProgType
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.bundle.sign import sign_loader
 from bpfseal.bundle.verify import verify_loader
 from bpfseal.errors import BpfsealError, KernelError
-from bpfseal.kernel.load import KEY_SPEC_SESSION_KEYRING, load
+from bpfseal.kernel.load import load
 from bpfseal.kernel.model import ModelKernel, choose_kernel_btf
 from bpfseal.kernel.model.kernel_btf import KernelBtf
 from bpfseal.kernel.model.verdict import Verdict
@@ -139,7 +139,7 @@ def carry_out(kernel: ModelKernel, attempt: Attempt) -> KernelError | None:
                 fd_array=(map_fd,),
                 btf_fd=btf_fd,
                 signature=attempt.cms,
-                keyring_id=KEY_SPEC_SESSION_KEYRING if attempt.cms else 0,
+                keyring_id=KeyringId.SESSION if attempt.cms else 0,
             )
         )
         step = "prog_run"
@@ -161,7 +161,7 @@ def kernel_btf() -> KernelBtf:
 def model_with(key: KeyPair) -> ModelKernel:
     """Return a model kernel whose session keyring holds the signer's certificate."""
     kernel = ModelKernel(kernel_btf=kernel_btf())
-    kernel.keyrings.add_key(KEY_SPEC_SESSION_KEYRING, key.certificate_der)
+    kernel.keyrings.add_key(KeyringId.SESSION, key.certificate_der)
     return kernel
 
 

@@ -11,13 +11,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.bundle.sign import sign_loader
 from bpfseal.errors import KernelError, UnsupportedError
 from bpfseal.kernel.load import load
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.kernel_btf import SyntheticBtf
-from bpfseal.kernel.model.keyring import SESSION
 from bpfseal.kernel.model.map_rules import RULES
 from bpfseal.kernel.model.profile import PROFILES, Profile
 from bpfseal.kernel.model.schemes import expected_verdict
@@ -32,7 +32,7 @@ from bpfseal.signing.signer import load_signer
 def answer(signed: SignedLoader, profile: Profile, certificate: bytes) -> str:
     """Return ``ok``, or step and errno of the refusal."""
     kernel = ModelKernel(profile=profile, kernel_btf=SyntheticBtf())
-    kernel.keyrings.add_key(SESSION, certificate)
+    kernel.keyrings.add_key(KeyringId.SESSION, certificate)
     try:
         load(kernel, signed)
     except KernelError as error:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.sign import sign_loader
 from bpfseal.bundle.store import pack, unpack
 from bpfseal.bundle.verify import verify_loader
 from bpfseal.errors import KernelError
-from bpfseal.kernel.load import KEY_SPEC_SESSION_KEYRING, load
+from bpfseal.kernel.load import load
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.verdict import Verdict
 from bpfseal.loader import generate
@@ -51,7 +52,7 @@ def signer(key: KeyPair) -> Signer:
 
 def kernel_that_trusts(key: KeyPair) -> ModelKernel:
     kernel = ModelKernel()
-    kernel.keyrings.add_key(KEY_SPEC_SESSION_KEYRING, key.certificate_der)
+    kernel.keyrings.add_key(KeyringId.SESSION, key.certificate_der)
     return kernel
 
 

@@ -22,10 +22,9 @@ from bpfseal.bpf.insn import (
     st_mem,
     stx_mem,
 )
-from bpfseal.bpf.uapi import Helper, MapType, ProgFlag, ProgType
+from bpfseal.bpf.uapi import Helper, KeyringId, MapType, ProgFlag, ProgType
 from bpfseal.bundle.model import Signature, SignedLoader
 from bpfseal.kernel.model import ModelKernel
-from bpfseal.kernel.model.keyring import SESSION
 from bpfseal.kernel.model.lsm import Hook
 from bpfseal.kernel.model.profile import KFUNC_SERIES, Profile
 from bpfseal.kernel.protocol import MapCreate, ProgLoad
@@ -146,7 +145,7 @@ def sign_loader(loader: Loader) -> SignedLoader:
 def trusting_kernel(*hooks: Hook, profile: Profile = KFUNC_SERIES) -> ModelKernel:
     """A kernel whose session keyring holds the signer's key."""
     kernel = ModelKernel(profile=profile, hooks=hooks)
-    kernel.keyrings.add_key(SESSION, key_pair().certificate_der)
+    kernel.keyrings.add_key(KeyringId.SESSION, key_pair().certificate_der)
     return kernel
 
 
@@ -167,7 +166,7 @@ class Steps:
     btf: bytes | None = LOADER_BTF
     is_signed: bool = True
     signature: bytes | None = None
-    keyring_id: int = SESSION
+    keyring_id: int = KeyringId.SESSION
     license: str = LOADER_LICENSE
     flags: int = ProgFlag.SLEEPABLE
     fd_array_cnt: int = 0

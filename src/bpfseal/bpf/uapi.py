@@ -233,3 +233,22 @@ OBJ_NAME_LEN: Final = 16
 
 SHA256_SIZE: Final = 32
 """Bytes of a SHA-256 digest."""
+
+
+class KeyringId(IntEnum):
+    """``keyring_id`` of BPF_PROG_LOAD: a keyring by what it is, not by its serial number.
+
+    Sources: include/linux/verification.h (the system's keyrings), include/uapi/linux/keyctl.h (the
+    caller's; those of the thread and the process do not exist until somebody adds a key to them),
+    kernel/bpf after 7.3 (``.bpf``).
+    """
+
+    BUILTIN = 0
+    SECONDARY = 1
+    PLATFORM = 2
+    THREAD = -1
+    PROCESS = -2
+    SESSION = -3
+    USER = -4
+    USER_SESSION = -5
+    BPF = -9

@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from heapq import merge
 from typing import NamedTuple
 
 from bpfseal.bpf.insn import ByteOrder
@@ -41,6 +42,9 @@ MAX_RESOLVE_DEPTH = 32
 
 POINTER_SIZE = 8
 """Bytes of a pointer in BPF."""
+
+_FEW_NAMES = 8
+"""Up to so many names are looked for one by one, each at the speed of list.index."""
 
 _MAX_KIND = max(Kind)
 _KINDS = tuple(Kind(number) for number in range(_MAX_KIND + 1))
@@ -224,22 +228,23 @@ class Btf:
         while offset >= 0:
             offsets.add(offset)
             offset = self.strings.find(text, offset + 1)
-        for type_id in self._named(offsets):
+        for type_id in self.ids_named_at(offsets):
             if not kinds or self.kinds[type_id] in kinds:
                 return type_id
         return None
 
-    def _named(self, offsets: Collection[int]) -> Iterator[int]:
+    def ids_named_at(self, offsets: Collection[int]) -> Iterator[int]:
         """Yield the ids of the types whose name lies at one of these string offsets, in order."""
+        if len(offsets) > _FEW_NAMES:
+            return (type_id for type_id, at in enumerate(self._name_offsets) if at in offsets)
+        return merge(*(self._ids_named_at(offset) for offset in offsets))
+
+    def _ids_named_at(self, offset: int) -> Iterator[int]:
         names = self._name_offsets
-        if len(offsets) != 1:
-            yield from (type_id for type_id, at in enumerate(names) if at in offsets)
-            return
-        (only,) = offsets
         type_id = 0
         with suppress(ValueError):  # what list.index raises behind the last one
             while True:
-                type_id = names.index(only, type_id + 1)
+                type_id = names.index(offset, type_id + 1)
                 yield type_id
 
     def skip_modifiers(self, type_id: int) -> BtfType:

@@ -30,10 +30,11 @@ from __future__ import annotations
 
 import base64
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.bundle.model import Bundle
 from bpfseal.bundle.store import unpack
 from bpfseal.kernel.choose import load_bundle
-from bpfseal.kernel.load import KEY_SPEC_SESSION_KEYRING, LoadedSkeleton
+from bpfseal.kernel.load import LoadedSkeleton
 from bpfseal.kernel.protocol import Kernel
 
 NAME = "{name}"
@@ -46,7 +47,7 @@ def bundle() -> Bundle:
     return unpack(base64.b64decode(_BUNDLE), NAME)
 
 
-def load(kernel: Kernel, *, keyring_id: int = KEY_SPEC_SESSION_KEYRING) -> LoadedSkeleton:
+def load(kernel: Kernel, *, keyring_id: int = KeyringId.SESSION) -> LoadedSkeleton:
     """Load the variant that the kernel takes and return the fds of its maps and programs."""
     return load_bundle(kernel, bundle(), keyring_id=keyring_id)
 

@@ -18,11 +18,11 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.skeleton_variants import chosen_variants
 from bpfseal.errors import KernelError, UsageError
 from bpfseal.kernel.load import (
-    KEY_SPEC_SESSION_KEYRING,
     REFUSED_STEPS,
     HostValues,
     LoadedSkeleton,
@@ -51,7 +51,7 @@ def load_bundle(
     bundle: Bundle,
     *,
     scheme: str = AUTO,
-    keyring_id: int = KEY_SPEC_SESSION_KEYRING,
+    keyring_id: int = KeyringId.SESSION,
     check_metadata: bool = True,
     host_values: HostValues | None = None,
 ) -> LoadedSkeleton:

@@ -19,16 +19,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from bpfseal.bpf.uapi import MapType, ProgFlag, ProgType
+from bpfseal.bpf.uapi import KeyringId, MapType, ProgFlag, ProgType
 from bpfseal.bundle.integrity import check_metadata as check_digest_of_metadata
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.errors import KernelError, UsageError
 from bpfseal.kernel.hints import advise
 from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
 from bpfseal.loader.model import LOADER_LICENSE, LOADER_MAP_NAME, LOADER_PROG_NAME, Loader
-
-KEY_SPEC_SESSION_KEYRING: Final = -3
-"""The caller's session keyring (include/uapi/linux/keyctl.h)."""
 
 REFUSED_STEPS: Final = ("map_hash", "btf_load", "prog_load")
 """The steps in which a kernel does not take a loader; nothing of it has run yet."""
@@ -71,7 +68,7 @@ def load(
     signed: SignedLoader,
     *,
     signature: int = 0,
-    keyring_id: int = KEY_SPEC_SESSION_KEYRING,
+    keyring_id: int = KeyringId.SESSION,
     check_metadata: bool = True,
     host_values: HostValues | None = None,
 ) -> LoadedSkeleton:

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.errors import InputError, KernelError
 from bpfseal.kernel.model.kernel import ModelKernel
 from bpfseal.kernel.model.kernel_btf import SyntheticBtf
-from bpfseal.kernel.model.keyring import BUILTIN
 from bpfseal.kernel.model.lsm import Hook, Operation, ProgramFacts
 from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.scenario_calls import CALLS, Answer, Run
@@ -199,7 +199,7 @@ def boot_model(scenario: Scenario, profile: Profile) -> ModelSubject:
         bpf_keyring_unsealed=bool(scenario.boot.get("bpf_keyring_unsealed")),
     )
     for key in scenario.boot.get("builtin", ()):
-        kernel.keyrings.add_key(BUILTIN, key_pair(key).certificate_der, key)
+        kernel.keyrings.add_key(KeyringId.BUILTIN, key_pair(key).certificate_der, key)
     return ModelSubject(kernel)
 
 

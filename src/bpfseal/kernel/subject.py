@@ -12,9 +12,10 @@ from __future__ import annotations
 from errno import EINVAL
 from typing import Protocol
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model.kernel import ModelKernel
-from bpfseal.kernel.model.keyring import BPF, SYSTEM
+from bpfseal.kernel.model.keyring import SYSTEM
 
 _FIRST_SPECIAL = -8
 """KEY_SPEC_REQUESTOR_KEYRING, the last of the special ids."""
@@ -128,6 +129,6 @@ def _user_id(keyring: int) -> int:
     Raises:
         KernelError: EINVAL.
     """
-    if keyring in SYSTEM or (keyring < _FIRST_SPECIAL and keyring != BPF):
+    if keyring in SYSTEM or (keyring < _FIRST_SPECIAL and keyring != KeyringId.BPF):
         raise KernelError(EINVAL, f"{keyring} names no keyring of a user")
     return keyring

@@ -11,6 +11,7 @@ from functools import cache
 
 import pytest
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.bundle.model import Signature, SignedLoader
 from bpfseal.bundle.sign import payload_of
 from bpfseal.errors import KernelError, UsageError
@@ -19,7 +20,6 @@ from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.ipe import Ipe, parse_policy
 from bpfseal.kernel.model.ipe.forecast import expected_questions
 from bpfseal.kernel.model.ipe.policy import ALLOW_INNER_LOADS
-from bpfseal.kernel.model.keyring import BUILTIN, PLATFORM, SECONDARY, SESSION
 from bpfseal.kernel.model.lsm import Operation, ProgramFacts
 from bpfseal.kernel.model.verdict import KeyringKind, Verdict
 from bpfseal.loader import generate
@@ -154,12 +154,17 @@ def test_permissive_mode_lets_everything_through_and_logs_it(line: str) -> None:
 
 @pytest.mark.parametrize(
     ("keyring_id", "name"),
-    [(BUILTIN, "BUILTIN"), (SECONDARY, "SECONDARY"), (PLATFORM, "PLATFORM"), (SESSION, "USER")],
+    [
+        (KeyringId.BUILTIN, "BUILTIN"),
+        (KeyringId.SECONDARY, "SECONDARY"),
+        (KeyringId.PLATFORM, "PLATFORM"),
+        (KeyringId.SESSION, "USER"),
+    ],
 )
 def test_a_policy_can_insist_on_a_keyring(keyring_id: int, name: str) -> None:
     lines = ALLOW_INNER_LOADS, f"op=BPF_PROG_LOAD bpf_keyring={name} action=ALLOW"
     rest = "DEFAULT op=BPF_PROG_LOAD action=DENY", ALLOW
-    for trusted in (BUILTIN, SECONDARY, PLATFORM, SESSION):
+    for trusted in (KeyringId.BUILTIN, KeyringId.SECONDARY, KeyringId.PLATFORM, KeyringId.SESSION):
         kernel = ModelKernel(hooks=[ipe_with(*lines, *rest)])
         kernel.keyrings.add_key(trusted, key_pair().certificate_der)
         if trusted == keyring_id:

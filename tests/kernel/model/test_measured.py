@@ -21,12 +21,11 @@ from errno import (
 import pytest
 
 from bpfseal.bpf.insn import encode_insns, exit_insn, mov64_imm
-from bpfseal.bpf.uapi import MapType, ProgType
+from bpfseal.bpf.uapi import KeyringId, MapType, ProgType
 from bpfseal.btf.builder import BtfBuilder
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.kernel_btf import SyntheticBtf
-from bpfseal.kernel.model.keyring import BUILTIN, PLATFORM, SECONDARY, SESSION, USER, USER_SESSION
 from bpfseal.kernel.model.refusal import ENOTSUPP
 from bpfseal.kernel.model.verdict import KeyringKind, Verdict
 from bpfseal.kernel.protocol import MapCreate, ProgLoad
@@ -63,7 +62,7 @@ def load_errno(steps: Steps, kernel: ModelKernel | None = None) -> int:
 @pytest.mark.parametrize("key_type", ["rsa2048", "rsa4096", "p256", "p384"])
 def test_good_with_each_kind_of_key(key_type: str) -> None:
     kernel = ModelKernel()
-    kernel.keyrings.add_key(SESSION, key_pair(key_type).certificate_der)
+    kernel.keyrings.add_key(KeyringId.SESSION, key_pair(key_type).certificate_der)
     steps = replace(GOOD, signature=sign(INSNS + LOADER_BTF, key_type))
     assert steps.run(kernel) == 0
     assert kernel.programs[0].verdict is Verdict.METADATA_VERIFIED
@@ -78,19 +77,20 @@ def test_good_with_a_keyring_by_serial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keyring_id", "kind"), [(BUILTIN, KeyringKind.BUILTIN), (SECONDARY, KeyringKind.SECONDARY)]
+    ("keyring_id", "kind"),
+    [(KeyringId.BUILTIN, KeyringKind.BUILTIN), (KeyringId.SECONDARY, KeyringKind.SECONDARY)],
 )
 def test_good_with_a_builtin_key(keyring_id: int, kind: KeyringKind) -> None:
     kernel = ModelKernel()
-    kernel.keyrings.add_key(BUILTIN, key_pair().certificate_der)
+    kernel.keyrings.add_key(KeyringId.BUILTIN, key_pair().certificate_der)
     assert replace(GOOD, keyring_id=keyring_id).run(kernel) == 0
     assert kernel.programs[0].keyring is kind
 
 
 def test_good_with_a_user_key_in_the_user_session_keyring_too() -> None:
     kernel = ModelKernel()
-    kernel.keyrings.add_key(USER, key_pair().certificate_der)
-    assert replace(GOOD, keyring_id=USER_SESSION).run(kernel) == 0
+    kernel.keyrings.add_key(KeyringId.USER, key_pair().certificate_der)
+    assert replace(GOOD, keyring_id=KeyringId.USER_SESSION).run(kernel) == 0
 
 
 def test_the_same_program_run_again_is_eperm() -> None:
@@ -155,14 +155,17 @@ def test_trailing_bytes_are_ignored_up_to_8192_in_all() -> None:
     assert load_errno(replace(GOOD, signature=cms.ljust(8193, b"\0"))) == EINVAL
 
 
-@pytest.mark.parametrize("keyring_id", [SESSION, USER, BUILTIN, SECONDARY, PLATFORM])
+@pytest.mark.parametrize(
+    "keyring_id",
+    [KeyringId.SESSION, KeyringId.USER, KeyringId.BUILTIN, KeyringId.SECONDARY, KeyringId.PLATFORM],
+)
 def test_no_such_key_in_the_keyring_is_enokey(keyring_id: int) -> None:
     assert load_errno(replace(GOOD, keyring_id=keyring_id), ModelKernel()) == ENOKEY
 
 
 def test_the_serial_of_the_key_itself_is_enokey() -> None:
     kernel = ModelKernel()
-    serial = kernel.keyrings.add_key(SESSION, key_pair().certificate_der)
+    serial = kernel.keyrings.add_key(KeyringId.SESSION, key_pair().certificate_der)
     assert load_errno(replace(GOOD, keyring_id=serial), kernel) == ENOKEY
 
 
@@ -173,7 +176,7 @@ def test_a_keyring_that_cannot_be_resolved_is_einval(keyring_id: int) -> None:
 
 def test_a_revoked_key_is_ekeyrevoked() -> None:
     kernel = ModelKernel()
-    kernel.keyrings.revoke(kernel.keyrings.add_key(SESSION, key_pair().certificate_der))
+    kernel.keyrings.revoke(kernel.keyrings.add_key(KeyringId.SESSION, key_pair().certificate_der))
     assert load_errno(GOOD, kernel) == EKEYREVOKED
 
 
@@ -259,7 +262,7 @@ def test_a_func_name_unknown_to_the_kernel_is_enoent() -> None:
 
 def test_a_known_function_that_is_no_kfunc_for_this_type_is_eacces() -> None:
     kernel = ModelKernel(kernel_btf=SyntheticBtf(functions=("vfs_read",)))
-    kernel.keyrings.add_key(SESSION, key_pair().certificate_der)
+    kernel.keyrings.add_key(KeyringId.SESSION, key_pair().certificate_der)
     errno, log = refused(replace(GOOD, btf=_with_function("vfs_read")), kernel)
     assert (errno, log) == (EACCES, "calling kernel function vfs_read is not allowed")
 

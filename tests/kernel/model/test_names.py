@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.btf.builder import BtfBuilder
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError, KernelError
@@ -20,7 +21,7 @@ from bpfseal.kernel.model.kernel_btf import (
     SyntheticSymbols,
     choose_kernel_btf,
 )
-from bpfseal.kernel.model.keyring import SESSION, Keyrings
+from bpfseal.kernel.model.keyring import Keyrings
 from bpfseal.kernel.model.profile import KFUNC_SERIES
 from bpfseal.kernel.model.verdict import KeyringKind
 
@@ -115,7 +116,11 @@ def test_the_kind_of_a_keyring_follows_from_its_id(keyring_id: int, kind: str) -
 
 @pytest.mark.parametrize(
     ("keyring_id", "certificate", "errno"),
-    [(SESSION, b"", EINVAL), (SESSION, b"\x30\x82junk", EBADMSG), (3, b"any", EINVAL)],
+    [
+        (KeyringId.SESSION, b"", EINVAL),
+        (KeyringId.SESSION, b"\x30\x82junk", EBADMSG),
+        (3, b"any", EINVAL),
+    ],
 )
 def test_what_cannot_be_added_to_a_keyring(keyring_id: int, certificate: bytes, errno: int) -> None:
     with pytest.raises(KernelError) as refused:
@@ -125,7 +130,7 @@ def test_what_cannot_be_added_to_a_keyring(keyring_id: int, certificate: bytes, 
 
 def test_a_key_is_no_keyring_and_an_unknown_serial_cannot_be_revoked() -> None:
     keyrings = Keyrings(KFUNC_SERIES)
-    serial = keyrings.add_key(SESSION, key_pair().certificate_der)
+    serial = keyrings.add_key(KeyringId.SESSION, key_pair().certificate_der)
     with pytest.raises(KernelError) as refused:
         keyrings.add_key(serial, key_pair().certificate_der)
     assert refused.value.errno == EINVAL

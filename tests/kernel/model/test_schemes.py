@@ -6,13 +6,13 @@ from functools import cache
 
 import pytest
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.bundle.sign import sign_loader
 from bpfseal.errors import KernelError
 from bpfseal.kernel.load import load
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.kernel_btf import SyntheticBtf
-from bpfseal.kernel.model.keyring import SESSION
 from bpfseal.kernel.model.lsm import Operation, ProgramFacts
 from bpfseal.kernel.model.profile import FACTS, PROFILES, Profile
 from bpfseal.kernel.model.schemes import expected_verdict, scheme_for
@@ -51,7 +51,7 @@ def signed(name: str, scheme: str) -> SignedLoader:
 
 def kernel_of(profile: Profile) -> ModelKernel:
     kernel = ModelKernel(profile=profile, kernel_btf=SyntheticBtf())
-    kernel.keyrings.add_key(SESSION, key_pair("rsa2048").certificate_der)
+    kernel.keyrings.add_key(KeyringId.SESSION, key_pair("rsa2048").certificate_der)
     return kernel
 
 
@@ -116,7 +116,7 @@ def test_the_hook_of_73_sees_the_verdict_before_the_verifier_runs() -> None:
     kernel = ModelKernel(
         profile=PROFILES["7.3"], kernel_btf=SyntheticBtf(functions=()), hooks=[hook]
     )
-    kernel.keyrings.add_key(SESSION, key_pair("rsa2048").certificate_der)
+    kernel.keyrings.add_key(KeyringId.SESSION, key_pair("rsa2048").certificate_der)
     load(kernel, signed(EXAMPLE.name, "loadtime"))
     first, *inner = seen
     assert (first.verdict, first.keyring) == (Verdict.OK, KeyringKind.USER)

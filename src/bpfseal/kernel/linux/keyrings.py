@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.kernel.linux.syscalls import (
     KEYCTL_JOIN_SESSION_KEYRING,
     KEYCTL_REVOKE,
     add_key,
     keyctl,
 )
-
-SESSION: Final = -3
-USER: Final = -4
-"""KEY_SPEC_SESSION_KEYRING and KEY_SPEC_USER_KEYRING (include/uapi/linux/keyctl.h)."""
 
 _KEY_TYPE: Final = "asymmetric"
 _DESCRIPTION: Final = "bpfseal"
@@ -39,7 +36,7 @@ class LinuxKeyrings:
             KernelError: ENOENT for an algorithm that the kernel lacks, EBADMSG for no certificate,
                 EACCES for a keyring that this process may not write.
         """
-        if keyring_id == SESSION and not self._has_own_session:
+        if keyring_id == KeyringId.SESSION and not self._has_own_session:
             keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0)
             self._has_own_session = True
         return add_key(_KEY_TYPE, _DESCRIPTION, certificate, keyring_id)

@@ -9,10 +9,9 @@ from errno import E2BIG, EACCES, EBADMSG, EINVAL, EKEYREJECTED, ENOKEY, EOPNOTSU
 from typing import Final
 
 from bpfseal.bpf.insn import encode_insns, exit_insn, mov64_imm
-from bpfseal.bpf.uapi import ProgFlag, ProgType
+from bpfseal.bpf.uapi import KeyringId, ProgFlag, ProgType
 from bpfseal.errors import KernelError
 from bpfseal.kernel.linux.features import Finding
-from bpfseal.kernel.linux.keyrings import USER
 from bpfseal.kernel.protocol import Kernel, ProgLoad
 from bpfseal.loader.model import LOADER_LICENSE
 
@@ -41,7 +40,7 @@ def verifies_signatures(kernel: Kernel) -> Finding:
         license=LOADER_LICENSE,
         flags=ProgFlag.SLEEPABLE,
         signature=_NO_SIGNATURE,
-        keyring_id=USER,
+        keyring_id=KeyringId.USER,
     )
     try:
         kernel.close(kernel.prog_load(request))

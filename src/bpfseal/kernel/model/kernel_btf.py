@@ -54,6 +54,13 @@ class KernelBtf(Protocol):
     def has_member(self, struct: str, member: str) -> bool:
         """Whether a struct of the kernel has a field."""
 
+    @property
+    def types(self) -> Btf | None:
+        """All types of the kernel, ``None`` where they are taken on trust."""
+
+    def assume(self, what: str) -> None:
+        """Take something on trust, where there are no types to ask."""
+
 
 class BtfFile:
     """Kernel BTF from raw bytes, in the format of ``/sys/kernel/btf/vmlinux``.
@@ -72,6 +79,18 @@ class BtfFile:
     def description(self) -> str:
         """The file."""
         return self._where
+
+    @property
+    def types(self) -> Btf:
+        """All types of the kernel.
+
+        Raises:
+            InputError: the file is no valid BTF.
+        """
+        return self._btf
+
+    def assume(self, what: str) -> None:
+        """Take something on trust: a file leaves nothing to that."""
 
     @cached_property
     def _btf(self) -> Btf:
@@ -109,6 +128,7 @@ class SyntheticBtf:
     """Kernel BTF that has every name it is asked for."""
 
     description = "synthetic (every name exists)"
+    types = None
 
     def __init__(self, functions: tuple[str, ...] = ()) -> None:
         self._fresh = count(1)
@@ -135,10 +155,13 @@ class SyntheticBtf:
 
     def has_member(self, struct: str, member: str) -> bool:
         """Assume that a struct has a field."""
-        name = f"field {struct}.{member}"
-        if name not in self.assumed:
-            self.assumed.append(name)
+        self.assume(f"field {struct}.{member}")
         return True
+
+    def assume(self, what: str) -> None:
+        """Take something on trust."""
+        if what not in self.assumed:
+            self.assumed.append(what)
 
 
 class ExtendedBtf:
@@ -180,6 +203,15 @@ class ExtendedBtf:
     def has_member(self, struct: str, member: str) -> bool:
         """Whether a struct of the kernel has a field."""
         return self._base.has_member(struct, member)
+
+    @property
+    def types(self) -> Btf | None:
+        """Those of the BTF below."""
+        return self._base.types
+
+    def assume(self, what: str) -> None:
+        """Take something on trust, where the BTF below does."""
+        self._base.assume(what)
 
     def _added(self, name: str, kind: Kind) -> int | None:
         return self._ids.get(name) if kind is Kind.FUNC else None

@@ -2,8 +2,8 @@
 
 Example:
     >>> keyrings = Keyrings(PROFILES["7.3"])
-    >>> serial = keyrings.add_key(SESSION, certificate_der)
-    >>> keyrings.verify(signature, payload, keyrings.resolve(SESSION))
+    >>> serial = keyrings.add_key(KeyringId.SESSION, certificate_der)
+    >>> keyrings.verify(signature, payload, keyrings.resolve(KeyringId.SESSION))
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from errno import (
 from itertools import count
 from typing import Final, Literal
 
+from bpfseal.bpf.uapi import KeyringId
 from bpfseal.errors import InputError, VerificationError
 from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.model.refusal import refusal
@@ -32,23 +33,7 @@ from bpfseal.signing import cms
 from bpfseal.signing.certificate import Certificate, KeyId
 from bpfseal.signing.pkcs7 import KERNEL_ALGORITHMS, Pkcs7Error, check_pkcs7
 
-BUILTIN: Final = 0
-SECONDARY: Final = 1
-PLATFORM: Final = 2
-"""``keyring_id`` of the system keyrings (include/linux/verification.h)."""
-
-THREAD: Final = -1
-PROCESS: Final = -2
-SESSION: Final = -3
-USER: Final = -4
-USER_SESSION: Final = -5
-"""Special ids of the caller's keyrings (include/uapi/linux/keyctl.h). Those of the thread and the
-process do not exist until somebody adds a key to them."""
-
-BPF: Final = -9
-"""The keyring ``.bpf`` of kernels after 7.3."""
-
-SYSTEM: Final = frozenset({BUILTIN, SECONDARY, PLATFORM})
+SYSTEM: Final = frozenset({KeyringId.BUILTIN, KeyringId.SECONDARY, KeyringId.PLATFORM})
 
 Restriction = Literal["reject", "builtin_trusted"]
 """What ``keyctl restrict_keyring`` says of keys that are still to come: none, or those that a key
@@ -107,20 +92,20 @@ class Keyrings:
         self._serials = count(_FIRST_SERIAL)
         self._by_id: dict[int, Keyring | Key] = {}
         for special, name in (
-            (BUILTIN, ".builtin_trusted_keys"),
-            (SECONDARY, ".secondary_trusted_keys"),
-            (PLATFORM, ".platform"),
-            (SESSION, "_ses"),
-            (USER, "_uid.0"),
-            (USER_SESSION, "_uid_ses.0"),
+            (KeyringId.BUILTIN, ".builtin_trusted_keys"),
+            (KeyringId.SECONDARY, ".secondary_trusted_keys"),
+            (KeyringId.PLATFORM, ".platform"),
+            (KeyringId.SESSION, "_ses"),
+            (KeyringId.USER, "_uid.0"),
+            (KeyringId.USER_SESSION, "_uid_ses.0"),
         ):
             self._by_id[special] = self._by_id[self.add_keyring(name)]
-        self._keyring(SECONDARY).links.append(self._keyring(BUILTIN))
-        self._keyring(USER_SESSION).links.append(self._keyring(USER))
+        self._keyring(KeyringId.SECONDARY).links.append(self._keyring(KeyringId.BUILTIN))
+        self._keyring(KeyringId.USER_SESSION).links.append(self._keyring(KeyringId.USER))
         if profile.has_bpf_keyring:
-            self._by_id[BPF] = self._by_id[self.add_keyring(".bpf")]
+            self._by_id[KeyringId.BPF] = self._by_id[self.add_keyring(".bpf")]
             if not bpf_unsealed:
-                self._keyring(BPF).restriction = "reject"
+                self._keyring(KeyringId.BPF).restriction = "reject"
 
     def add_keyring(self, name: str) -> int:
         """Make an empty keyring and return its serial."""
@@ -131,7 +116,7 @@ class Keyrings:
     def join_session(self) -> int:
         """Start a new, empty session keyring and return its serial (``keyctl session``)."""
         serial = self.add_keyring("_ses")
-        self._by_id[SESSION] = self._by_id[serial]
+        self._by_id[KeyringId.SESSION] = self._by_id[serial]
         return serial
 
     def serial(self, keyring_id: int) -> int:
@@ -163,8 +148,8 @@ class Keyrings:
         source = "crypto/asymmetric_keys/asymmetric_type.c asymmetric_key_preparse"
         if not certificate:
             raise refusal(EINVAL, source, "the payload is empty")
-        if keyring_id in (THREAD, PROCESS) and keyring_id not in self._by_id:
-            name = "_tid" if keyring_id == THREAD else "_pid"
+        if keyring_id in (KeyringId.THREAD, KeyringId.PROCESS) and keyring_id not in self._by_id:
+            name = "_tid" if keyring_id == KeyringId.THREAD else "_pid"
             self._by_id[keyring_id] = self._by_id[self.add_keyring(name)]
         keyring = self._keyring(keyring_id)
         try:
@@ -195,7 +180,7 @@ class Keyrings:
             raise refusal(EPERM, _RESTRICT, f"{keyring.name} takes no more keys")
         if keyring.restriction != "builtin_trusted":
             return
-        for key in self._keyring(BUILTIN).keys:
+        for key in self._keyring(KeyringId.BUILTIN).keys:
             if key.certificate.is_named_by(certificate.authority):
                 try:
                     key.certificate.verify_issued(certificate)
@@ -261,13 +246,13 @@ class Keyrings:
         source = "kernel/bpf/helpers.c bpf_lookup_user_key, bpf_lookup_system_key"
         if keyring_id not in self._by_id:
             raise refusal(EINVAL, source, f"cannot resolve keyring_id {keyring_id}")
-        if keyring_id not in SYSTEM | {BPF} and self._is_bpf_keyring_in_charge:
+        if keyring_id not in SYSTEM | {KeyringId.BPF} and self._is_bpf_keyring_in_charge:
             raise refusal(EPERM, source, "only the system's keyrings and .bpf count")
         return self._by_id[keyring_id]
 
     @property
     def _is_bpf_keyring_in_charge(self) -> bool:
-        keyring = self._by_id.get(BPF)
+        keyring = self._by_id.get(KeyringId.BPF)
         return isinstance(keyring, Keyring) and bool(keyring.keys and keyring.restriction)
 
     def verify(self, signature: bytes, payload: bytes, trusted: Keyring | Key) -> None:

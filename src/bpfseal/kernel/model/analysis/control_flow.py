@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import E2BIG, EINVAL
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
@@ -25,6 +25,9 @@ EXIT: Final = op.JMP | op.EXIT
 GOTO: Final = op.JMP | op.JA
 GOTOL: Final = op.JMP32 | op.JA
 MAY_GOTO: Final = op.JMP | op.JCOND
+
+MAX_FUNCTIONS: Final = 256
+"""BPF_MAX_SUBPROGS (include/linux/bpf_verifier.h)."""
 
 _LASTS: Final = frozenset({EXIT, GOTO, GOTOL})
 _ARGUMENTS: Final = 0b111110
@@ -61,13 +64,18 @@ def analyse(insns: Sequence[Insn]) -> Flow:
         Refused: EINVAL for a jump out of its function, an end that falls through, or an insn that
             nothing reaches.
     """
-    functions = _functions(insns)
-    _check_functions(insns, functions)
-    joins = _check_reachable(insns)
+    functions = function_starts(insns)
+    check_functions(insns, functions)
+    joins = check_reachable(insns)
     return Flow(joins, _live_registers(insns), functions)
 
 
-def _functions(insns: Sequence[Insn]) -> tuple[int, ...]:
+def function_starts(insns: Sequence[Insn]) -> tuple[int, ...]:
+    """Return the first insn of each function: those that are called, or whose address is taken.
+
+    Raises:
+        Refused: EINVAL for a call out of the program, E2BIG for too many functions.
+    """
     starts = {0}
     for index, insn in enumerate(insns):
         is_call = insn.code == CALL and insn.src == op.PSEUDO_CALL
@@ -77,10 +85,17 @@ def _functions(insns: Sequence[Insn]) -> tuple[int, ...]:
                 message = "call to invalid destination"
                 raise Refused(EINVAL, "add_subprog", message)
             starts.add(target)
+            if len(starts) > MAX_FUNCTIONS:
+                raise Refused(E2BIG, "add_subprog", "too many subprograms")
     return tuple(sorted(starts))
 
 
-def _check_functions(insns: Sequence[Insn], functions: Sequence[int]) -> None:
+def check_functions(insns: Sequence[Insn], functions: Sequence[int]) -> None:
+    """Check that jumps stay in their function, and that no function falls into the next.
+
+    Raises:
+        Refused: EINVAL.
+    """
     ends = [*functions[1:], len(insns)]
     for start, end in zip(functions, ends, strict=True):
         index = start
@@ -97,8 +112,12 @@ def _check_functions(insns: Sequence[Insn], functions: Sequence[int]) -> None:
             raise Refused(EINVAL, "check_subprogs", "last insn is not an exit or jmp")
 
 
-def _check_reachable(insns: Sequence[Insn]) -> frozenset[int]:
-    """Check that every insn can be reached, and return the insns that jumps lead to."""
+def check_reachable(insns: Sequence[Insn]) -> frozenset[int]:
+    """Check that every insn can be reached, and return the insns that jumps lead to.
+
+    Raises:
+        Refused: EINVAL.
+    """
     reached = bytearray(len(insns))
     joins = set()
     pending = [0]
@@ -110,7 +129,9 @@ def _check_reachable(insns: Sequence[Insn]) -> frozenset[int]:
             code = insn.code
             if code == EXIT:
                 break
-            if code == CALL and insn.src == op.PSEUDO_CALL:
+            if (code == CALL and insn.src == op.PSEUDO_CALL) or (
+                code == op.LD_IMM64 and insn.src == op.PSEUDO_FUNC
+            ):
                 pending.append(index + 1 + insn.imm)
             target = jump_target(insn, index)
             if target is not None:
