@@ -82,6 +82,7 @@ class KernelError(BpfsealError):
         step: the step of the load that was refused, for example ``"prog_load"``.
         log: the verifier log, or ``""``.
         rule: the check that refused and its source, where it is known (the model knows it).
+        is_environment: it says more about the kernel or the process than about the artifact.
     """
 
     exit_status = 1
@@ -101,6 +102,7 @@ class KernelError(BpfsealError):
         self.step = step
         self.log = log
         self.rule = rule
+        self.is_environment = False
 
     @property
     def errno_name(self) -> str:

@@ -13,6 +13,9 @@ import pytest
 
 from bpfseal.cli import main
 
+MODEL = ("--kernel", "model")
+"""What `load` needs, so that it does not load into the kernel of a root user."""
+
 OBJECT = Path(__file__).parents[2] / "examples" / "exectrace.bpf.o"
 
 

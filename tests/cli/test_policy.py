@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import OBJECT, Cli, Keys, run_process
+from .support import MODEL, OBJECT, Cli, Keys, run_process
 
 INNER = "op=BPF_PROG_LOAD bpf_kernel=TRUE action=ALLOW"
 UNSIGNED = "op=BPF_PROG_LOAD bpf_signature=UNSIGNED action=DENY"
@@ -247,8 +247,8 @@ def test_eval_of_an_object_is_that_of_an_unsigned_loader(cli: Cli, good: str) ->
         ("policy", "eval", "good.pol", "--op", "BPF_PROG_LOAD", "--bpf-signature", "ok"),
         ("policy", "eval", "good.pol", "--op", "BPF_PROG_LOAD", "--bundle", "x"),
         ("policy", "eval", "good.pol", "--bundle", str(OBJECT), "--bpf-keyring", "NONE"),
-        ("load", str(OBJECT), "--permissive"),
-        ("load", str(OBJECT), "--success-audit"),
+        ("load", *MODEL, str(OBJECT), "--permissive"),
+        ("load", *MODEL, str(OBJECT), "--success-audit"),
     ],
 )
 @pytest.mark.usefixtures("good")
@@ -262,7 +262,7 @@ def test_options_that_make_no_sense_are_usage_errors(cli: Cli, arguments: tuple[
 def test_load_under_a_policy_that_lets_it_through(
     cli: Cli, keys: Keys, good: str, signed: str
 ) -> None:
-    load = ("load", signed, "--certificate", keys.certificate, "--policy", good)
+    load = ("load", *MODEL, signed, "--certificate", keys.certificate, "--policy", good)
     done = cli(*load)
     assert done.status == 0
     assert "verdict METADATA_VERIFIED" in done.out
@@ -273,7 +273,7 @@ def test_load_under_a_policy_that_lets_it_through(
 def test_load_names_the_rule_that_denies_and_what_to_do(
     cli: Cli, keys: Keys, locked_out: str, signed: str
 ) -> None:
-    load = ("load", signed, "--certificate", keys.certificate, "--policy", locked_out)
+    load = ("load", *MODEL, signed, "--certificate", keys.certificate, "--policy", locked_out)
     done = cli(*load)
     assert done.status == 1
     assert "REFUSED, prog_run: -EACCES: the policy denies on_exec at BPF_PROG_LOAD" in done.out
@@ -298,7 +298,9 @@ def test_load_and_eval_agree(cli: Cli, keys: Keys, signed: str) -> None:
         path = write_policy(*lines, name=f"p{number}")
         evaluated = cli("policy", "eval", path, "--bundle", signed, "--json")
         (forecast,) = evaluated.document["results"]
-        loaded = cli("load", signed, "--certificate", keys.certificate, "--policy", path, "--json")
+        loaded = cli(
+            "load", *MODEL, signed, "--certificate", keys.certificate, "--policy", path, "--json"
+        )
         (outcome,) = loaded.document["results"]
         assert evaluated.status == loaded.status
         assert forecast["audit"] == outcome["audit"]
@@ -307,6 +309,6 @@ def test_load_and_eval_agree(cli: Cli, keys: Keys, signed: str) -> None:
 
 def test_a_policy_that_is_malformed_is_bad_input(cli: Cli, signed: str) -> None:
     Path("bad.pol").write_text("?")
-    done = cli("load", signed, "--policy", "bad.pol")
+    done = cli("load", *MODEL, signed, "--policy", "bad.pol")
     assert done.status == 3
     assert done.err.startswith("bpfseal: load: bad.pol: line 1: -EBADMSG: ")

@@ -17,7 +17,7 @@ from bpfseal.scheme import SIGNED_SCHEMES
 from bpfseal.signing import cms
 from bpfseal.signing.signer import load_signer
 
-from .support import OBJECT, Cli, Keys, listing, make_keys
+from .support import MODEL, OBJECT, Cli, Keys, listing, make_keys
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_a_second_signer_adds_a_signature(
     assert cli("sign", signed, *other_keys.signing).status == 0
     for trusted in (keys, other_keys):
         assert cli("verify", signed, "--certificate", trusted.certificate).status == 0
-        assert cli("load", signed, "--certificate", trusted.certificate).status == 0
+        assert cli("load", *MODEL, signed, "--certificate", trusted.certificate).status == 0
 
 
 def test_signing_again_with_the_same_rsa_key_changes_nothing(cli: Cli, unsigned: str) -> None:
@@ -400,10 +400,10 @@ def test_inspect_shows_a_signature_that_cannot_be_read(cli: Cli, unsigned: str) 
 
 
 def test_load_brings_up_programs_and_maps(cli: Cli, keys: Keys, signed: str) -> None:
-    done = cli("load", signed, "--certificate", keys.certificate)
+    done = cli("load", *MODEL, signed, "--certificate", keys.certificate)
     assert done.status == 0
     assert "loaded, verdict METADATA_VERIFIED" in done.out
-    document = cli("load", signed, "--certificate", keys.certificate, "--json").document
+    document = cli("load", *MODEL, signed, "--certificate", keys.certificate, "--json").document
     (result,) = document["results"]
     assert [program["name"] for program in result["programs"]] == ["on_exec", "on_exit"]
     assert [entry["ident"] for entry in result["maps"]] == ["started", "events", "rodata", "bss"]
@@ -414,7 +414,7 @@ def test_load_says_which_names_it_assumed_without_a_kernels_btf(
     cli: Cli, keys: Keys, signed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bpfseal.kernel.model.kernel_btf.RUNNING_KERNEL", Path("none"))
-    done = cli("load", signed, "--certificate", keys.certificate)
+    done = cli("load", *MODEL, signed, "--certificate", keys.certificate)
     assert done.status == 0
     assert "assumed to exist: " in done.out
     assert "btf_trace_sched_process_exec" in done.out
@@ -424,31 +424,39 @@ def test_load_says_which_names_it_assumed_without_a_kernels_btf(
 def test_load_trusts_the_keyring_that_was_named(
     cli: Cli, keys: Keys, signed: str, keyring: str
 ) -> None:
-    done = cli("load", signed, "--certificate", keys.certificate, f"--keyring={keyring}")
+    done = cli("load", *MODEL, signed, "--certificate", keys.certificate, f"--keyring={keyring}")
     assert done.status == 0
 
 
 def test_load_refuses_a_keyring_that_is_none(cli: Cli, signed: str) -> None:
-    assert cli("load", signed, "--keyring", "golden").status == 2
-    done = cli("load", signed, "--keyring", "77")
+    assert cli("load", *MODEL, signed, "--keyring", "golden").status == 2
+    done = cli("load", *MODEL, signed, "--keyring", "77")
     assert done.status == 1
     assert "REFUSED, prog_load: -EINVAL" in done.out
 
 
 def test_a_refused_load_names_step_errno_rule_and_remedy(cli: Cli, signed: str) -> None:
-    done = cli("load", signed, "--json")
+    done = cli("load", *MODEL, signed, "--json")
     assert done.status == 1
     (result,) = done.document["results"]
     refusal = result["refusal"]
     assert (refusal["step"], refusal["errno"]) == ("prog_load", "ENOKEY")
     assert "verify_pkcs7_signature" in refusal["rule"]
     assert "--certificate" in refusal["hint"]
-    assert "REFUSED, prog_load: -ENOKEY" in cli("load", signed).out
+    assert "REFUSED, prog_load: -ENOKEY" in cli("load", *MODEL, signed).out
+
+
+def test_an_unsigned_loader_is_refused_before_the_load(cli: Cli, unsigned: str) -> None:
+    for name in (unsigned, OBJECT):
+        done = cli("load", *MODEL, name)
+        assert done.status == 1
+        assert "REFUSED, before the load: nothing in the bundle is signed" in done.out
 
 
 def test_an_unsigned_loader_is_refused_by_the_kfunc(cli: Cli, unsigned: str) -> None:
     for name in (unsigned, OBJECT):
-        (result,) = cli("load", name, "--json").document["results"]
+        done = cli("load", *MODEL, name, "--scheme", "kfunc", "--json")
+        (result,) = done.document["results"]
         assert (result["refusal"]["step"], result["refusal"]["errno"]) == ("prog_run", "EPERM")
         assert "bpf_loader_verify_metadata" in result["refusal"]["rule"]
         assert "bpfseal sign" in result["refusal"]["hint"]
@@ -460,17 +468,17 @@ def test_changed_metadata_is_not_run_unless_the_kernel_is_to_be_asked(
     metadata = read_bundle(Path(signed)).variant("kfunc").loader.metadata
     changed = with_changed(signed, metadata=metadata[:-1] + b"?")
     options = (changed, "--certificate", keys.certificate)
-    done = cli("load", *options, "--trace")
+    done = cli("load", *MODEL, *options, "--trace")
     assert done.status == 1
     assert "REFUSED, before the load" in done.out
     assert "prog_load(" not in done.out
-    done = cli("load", *options, "--no-metadata-check")
+    done = cli("load", *MODEL, *options, "--no-metadata-check")
     assert done.status == 1
     assert "REFUSED, prog_run: -EBADMSG" in done.out
 
 
 def test_a_trace_has_every_call_in_order(cli: Cli, keys: Keys, signed: str) -> None:
-    done = cli("load", signed, "--certificate", keys.certificate, "--trace", "--json")
+    done = cli("load", *MODEL, signed, "--certificate", keys.certificate, "--trace", "--json")
     trace = done.document["results"][0]["trace"]
     assert [call["call"] for call in trace if call["by"] == "user"] == [
         "map_create",

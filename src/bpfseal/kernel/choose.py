@@ -21,7 +21,7 @@ from typing import Final
 from bpfseal.bpf.uapi import KeyringId
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.skeleton_variants import chosen_variants
-from bpfseal.errors import KernelError, UsageError
+from bpfseal.errors import KernelError, UsageError, VerificationError
 from bpfseal.kernel.load import (
     REFUSED_STEPS,
     HostValues,
@@ -69,9 +69,10 @@ def load_bundle(
         What was loaded. The fds of maps and programs belong to the caller.
 
     Raises:
-        UsageError: the bundle has no such variant, or ``auto`` found none that is signed.
+        UsageError: the bundle has no such variant, or one that should be signed is not.
         InputError: the variants contradict each other.
-        VerificationError: the metadata is not what the signed instructions vouch for.
+        VerificationError: ``auto`` found no signed variant of the scheme that the kernel takes, or
+            the metadata is not what the signed instructions vouch for.
         KernelError: the kernel refused; of several refusals the one that tells most.
     """
     told: KernelError | None = None
@@ -99,18 +100,19 @@ def _candidates(kernel: Kernel, bundle: Bundle, scheme: str) -> tuple[SignedLoad
     """Return the variants to try, in order."""
     if scheme != AUTO:
         return (bundle.variant(scheme),)
-    variants = chosen_variants(bundle)
-    if variants[0].loader.scheme is UNSIGNED:
-        raise UsageError(
-            "the bundle holds an unsigned loader only", hint=f"--scheme {UNSIGNED.name} loads it"
+    if not any(variant.signatures for variant in bundle.variants):
+        raise VerificationError(
+            "nothing in the bundle is signed",
+            hint=f"bpfseal sign, or --scheme {UNSIGNED.name} of an object",
         )
+    variants = chosen_variants(bundle)
     wanted = kernel.accepted_scheme()
     if wanted is None:
         return variants
     have = [variant.loader.scheme_name for variant in variants]
     if wanted not in have:
-        raise UsageError(
-            f"the bundle has no variant for scheme {wanted}, which this kernel takes",
-            hint=f"it has: {', '.join(have)}; --scheme loads one of them all the same",
+        raise VerificationError(
+            f"no variant for scheme {wanted}, which this kernel takes",
+            hint=f"it has {', '.join(have)}; --scheme asks the kernel about one all the same",
         )
     return (variants[have.index(wanted)],)

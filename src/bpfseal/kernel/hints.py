@@ -44,9 +44,6 @@ _ADVICE: Final = {
     ("map_hash", errno.EINVAL): Advice(
         "this kernel has no map hashes (Linux 6.18 has)", is_environment=True
     ),
-    ("add_key", errno.ENOPKG): Advice("the kernel lacks the key's algorithm: use RSA"),
-    ("add_key", errno.ENODEV): Advice("the kernel has no asymmetric keys", is_environment=True),
-    ("add_key", errno.EACCES): Advice("this process may not write to that keyring"),
     ("prog_load", errno.EPERM): _NO_PRIVILEGE,
     ("prog_load", errno.EOPNOTSUPP): Advice(
         "this kernel cannot verify signatures: it was built without "

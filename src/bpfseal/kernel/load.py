@@ -109,7 +109,8 @@ def load(
             prog_fd = _load_program(kernel, signed.loader, cms, keyring_id, temporary)
             return _run(kernel, signed, prog_fd, host_values or HostValues())
     except KernelError as error:
-        error.hint = error.hint or advise(error, signed, kernel.accepted_scheme()).hint
+        advice = advise(error, signed, kernel.accepted_scheme())
+        error.hint, error.is_environment = error.hint or advice.hint, advice.is_environment
         raise
 
 

@@ -3,54 +3,46 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bpfseal.bpf.uapi import MapType, ProgType
+from bpfseal.bpf.uapi import KeyringId, MapType, ProgType
 from bpfseal.cli.console import Console, type_name
-from bpfseal.cli.inputs import ALL, read_input, read_trust, variants
+from bpfseal.cli.inputs import read_input, read_trust
+from bpfseal.cli.load_targets import open_target
 from bpfseal.cli.options import Options
-from bpfseal.cli.policies import print_records, read_policy, record_fields
 from bpfseal.errors import KernelError, UsageError, VerificationError
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
 
 if TYPE_CHECKING:
-    from bpfseal.bundle.model import SignedLoader
+    from bpfseal.cli.load_targets import Target
     from bpfseal.kernel.load import LoadedSkeleton
-    from bpfseal.kernel.model import ModelKernel
-    from bpfseal.kernel.model.ipe import Ipe
-    from bpfseal.kernel.model.profile import Profile
+    from bpfseal.kernel.protocol import Kernel
     from bpfseal.signing.certificate import Certificate
 
 AUTO: Final = "auto"
-MODEL: Final = "model"
-KEYRINGS: Final = {"builtin": 0, "secondary": 1, "platform": 2, "session": -3, "user": -4}
-"""``keyring_id`` by name (include/linux/verification.h, include/uapi/linux/keyctl.h)."""
-
-_HINTS: Final = {
-    ("prog_load", "ENOKEY"): "put the signer's certificate into the keyring: --certificate FILE",
-    ("prog_load", "EKEYREVOKED"): "the key or its keyring is revoked: sign with another key",
-    ("prog_load", "ENOPKG"): "the kernel lacks the digest or algorithm: sign with RSA and sha256",
-    ("prog_load", "EKEYREJECTED"): "what was signed is not what is loaded: bpfseal verify",
-    ("prog_load", "EBADMSG"): "the signature is no CMS message that kernels read: bpfseal inspect",
-    ("prog_run", "EBADMSG"): "the metadata was changed after signing: build and sign again",
-}
-"""What to do about a refusal, by step and errno."""
+KEYRINGS: Final = {keyring.name.lower().replace("_", "-"): keyring.value for keyring in KeyringId}
 
 
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
     options.argument("input", metavar="IN", help="object or bundle, - for stdin")
     options.add(
-        "--kernel", default=MODEL, metavar="model[:PROFILE]", help="the kernel to load into"
+        "--kernel",
+        metavar="linux|model[:PROFILE]",
+        help="the kernel to load into (default: the running one if this process may load programs, "
+        "else the model)",
     )
     options.add("--scheme", choices=(AUTO, *SCHEMES), default=AUTO, help="the variant to load")
     options.add(
         "--certificate",
         metavar="FILE",
         repeatable=True,
-        help="put this into the keyring; may be given again",
+        help="have this in the keyring during the load; may be given again",
     )
     options.add(
         "--keyring",
@@ -58,113 +50,61 @@ def configure(options: Options) -> None:
         metavar="NAME|SERIAL",
         help=f"keyring of the signature: {', '.join(KEYRINGS)}, or a serial",
     )
+    options.flag("--no-metadata-check", help="run the loader even if its metadata was changed")
+    options.add("--pin", metavar="DIR", help="pin maps and programs below a directory in bpffs")
+    options.flag("--hold", help="keep what was loaded until SIGINT or SIGTERM comes")
     options.add("--btf", metavar="FILE", help="BTF of the kernel, as in /sys/kernel/btf/vmlinux")
     options.add("--policy", metavar="FILE", help="IPE policy that is active")
     options.flag("--permissive", help="a denial by the policy is logged only")
     options.flag("--success-audit", help="what the policy allows is logged, too")
-    options.flag("--no-metadata-check", help="run the loader even if its metadata was changed")
     options.flag("--trace", help="print every call to the kernel")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """Load one variant into the model."""
-    from bpfseal.kernel.load import load
-    from bpfseal.kernel.model import ModelKernel, choose_kernel_btf
+    """Load one variant."""
+    from bpfseal.kernel.choose import load_bundle
+    from bpfseal.kernel.pinning import pin_loaded
 
-    profile = _profile(args.kernel)
     keyring_id = _keyring_id(args.keyring)
-    ipe = _ipe(args)
+    target = open_target(args)
+    kernel = target.kernel
     trusted = read_trust(args.certificate or ()).certificates
-    scheme = _scheme_for(profile) if args.scheme == AUTO else args.scheme
-    bundle = read_input(args.input, scheme)
-    have = [variant.loader.scheme_name for variant in variants(bundle, ALL)]
-    if args.scheme == AUTO and scheme not in have:
-        scheme = have[0]  # the kernel says what it thinks of it
-    variant = bundle.variant(scheme)
-    btf = choose_kernel_btf(Path(args.btf) if args.btf is not None else None)
-    kernel = ModelKernel(profile=profile, kernel_btf=btf, hooks=[ipe] if ipe else ())
-    for certificate in trusted:
-        try:
-            kernel.keyrings.add_key(keyring_id, certificate.der)
-        except KernelError as refused:
-            refused.step = refused.where = "add_key"
-            raise
     console.detail(kernel.description)
-
-    loaded, error = None, None
-    try:
-        loaded = load(
-            kernel,
-            variant,
-            signature=_signature(variant, trusted),
-            keyring_id=keyring_id,
-            check_metadata=not args.no_metadata_check,
-        )
-    except (KernelError, VerificationError) as refused:
-        error = refused
-    if ipe is not None and isinstance(error, KernelError):
-        _explain_denial(error, ipe)
-    document = _outcome(kernel, variant, loaded, error)
-    if ipe is not None:
-        document["audit"] = record_fields(ipe.records)
-    if args.trace:
-        document["trace"] = [
-            {
-                "by": call.by,
-                "call": call.name,
-                "arguments": call.arguments,
-                "result": call.result,
-                "rule": call.rule,
-            }
-            for call in kernel.trace
-        ]
-    console.result(input=args.input, **document)
-    _print(document, console)
-    if ipe is not None:
-        print_records(ipe.records, console)
-    return 0 if error is None else error.exit_status
-
-
-def _profile(kernel: str) -> Profile:
-    from bpfseal.kernel.model.profile import KFUNC_SERIES, PROFILES
-
-    name, _, profile = kernel.partition(":")
-    if name != MODEL or profile not in ("", *PROFILES):
-        raise UsageError(
-            f"no kernel {kernel!r}",
-            hint=f"{MODEL}, or {MODEL}:PROFILE with one of {', '.join(PROFILES)}",
-        )
-    return PROFILES[profile] if profile else KFUNC_SERIES
-
-
-def _ipe(args: argparse.Namespace) -> Ipe | None:
-    """Return IPE with the policy that was asked for."""
-    if args.policy is not None:
-        from bpfseal.kernel.model.ipe import Ipe
-
-        policy = read_policy(args.policy)
-        return Ipe.booted(policy, enforce=not args.permissive, success_audit=args.success_audit)
-    for name in ("permissive", "success_audit"):
-        if getattr(args, name):
-            raise UsageError(f"--{name.replace('_', '-')} without a policy", hint="--policy FILE")
-    return None
-
-
-def _explain_denial(error: KernelError, ipe: Ipe) -> None:
-    """Say which rule denied, if it was the policy that refused."""
-    from bpfseal.kernel.model.ipe.policy import ALLOW_INNER_LOADS
-
-    if not ipe.questions or ipe.questions[-1].answer != -error.errno:
-        return
-    last = ipe.questions[-1]
-    event, decision = last.event, last.decision
-    line = f", line {decision.rule.line}" if decision.rule else ""
-    error.message = (
-        f"the policy denies {last.program} at {event.operation.value} with {event}: "
-        f"{decision}{line}"
-    )
-    if event.is_kernel:
-        error.hint = "allow what loaders install before that: " + ALLOW_INNER_LOADS
+    scheme = kernel.accepted_scheme() if args.scheme == AUTO else args.scheme
+    bundle = read_input(args.input, scheme or SIGNED_SCHEMES[0])
+    document: dict[str, Any] = {
+        "name": bundle.name,
+        "scheme": scheme or AUTO,
+        "kernel": kernel.description,
+        "allowed": True,
+    }
+    status = 0
+    with ExitStack() as fds:
+        try:
+            with _enrolled(target, keyring_id, trusted):
+                loaded = load_bundle(
+                    kernel,
+                    bundle,
+                    scheme=args.scheme,
+                    keyring_id=keyring_id,
+                    check_metadata=not args.no_metadata_check,
+                )
+            for fd in (*loaded.map_fds.values(), *loaded.prog_fds.values()):
+                fds.callback(_close, kernel, fd)
+            document |= _came_up(loaded, target)
+            if args.pin is not None:
+                pinned = pin_loaded(kernel, loaded, Path(args.pin))
+                document["pinned"] = [str(path) for path in pinned]
+        except (KernelError, VerificationError) as refused:
+            status = target.explain(refused)
+            document |= {"allowed": False, "refusal": _refusal(refused)}
+        document |= target.fields()
+        console.result(input=args.input, **document)
+        _print(document, console)
+        if args.hold and status == 0:
+            console.finish(status)
+            _hold()
+    return status
 
 
 def _keyring_id(keyring: str) -> int:
@@ -179,101 +119,85 @@ def _keyring_id(keyring: str) -> int:
     return number
 
 
-def _scheme_for(profile: Profile) -> str:
-    """Return the scheme that a kernel takes; for one that takes none, any will be refused."""
-    from bpfseal.kernel.model.schemes import scheme_for
-
-    best = scheme_for(profile)
-    return best.name if best is not None else SIGNED_SCHEMES[0]
-
-
-def _signature(variant: SignedLoader, trusted: Sequence[Certificate]) -> int:
-    """Return the number of the first signature by a trusted certificate, or 0."""
-    from bpfseal.bundle.sign import payload_of
-    from bpfseal.signing.verify import verify_signature
-
-    for number, signature in enumerate(variant.signatures):
+@contextmanager
+def _enrolled(
+    target: Target, keyring_id: int, certificates: Sequence[Certificate]
+) -> Iterator[None]:
+    """Have the certificates in the keyring; a refusal gets the name of the step."""
+    with ExitStack() as enrolled:
         try:
-            verify_signature(signature.cms, payload_of(variant.loader), trusted)
-        except VerificationError:
-            continue
-        return number
-    return 0
+            ders = [certificate.der for certificate in certificates]
+            enrolled.enter_context(target.enrolled(keyring_id, ders))
+        except KernelError as refused:
+            refused.step = refused.where = "add_key"
+            raise
+        yield
 
 
-def _outcome(
-    kernel: ModelKernel,
-    variant: SignedLoader,
-    loaded: LoadedSkeleton | None,
-    error: KernelError | VerificationError | None,
-) -> dict[str, Any]:
-    """Return what became of the load, as JSON values."""
-    loader = variant.loader
-    document: dict[str, Any] = {
-        "name": loader.name,
-        "scheme": loader.scheme_name,
-        "signed": bool(variant.signatures),
-        "kernel": kernel.description,
-        "allowed": error is None,
-        "assumed": [*kernel.btf.assumed, *(f"symbol {name}" for name in kernel.symbols.assumed)],
-        "printed": list(kernel.printed),
-    }
-    if error is not None:
-        document["refusal"] = _refusal(variant, error, kernel.profile)
-    if loaded is not None:
-        document["verdict"] = kernel.programs[0].verdict.name
-        document["programs"] = [
-            {"name": name, "fd": fd, "type_name": type_name(ProgType, kernel.program(fd).type)}
-            for name, fd in loaded.prog_fds.items()
-        ]
-        document["maps"] = [
-            {
-                "ident": ident,
-                "fd": fd,
-                "name": facts.name,
-                "type_name": type_name(MapType, facts.type),
-                "max_entries": facts.max_entries,
-                "frozen": facts.frozen,
-            }
-            for ident, fd in loaded.map_fds.items()
-            for facts in (kernel.map(fd),)
-        ]
-    return document
+def _close(kernel: Kernel, fd: int) -> None:
+    with suppress(KernelError):
+        kernel.close(fd)
 
 
-def _refusal(
-    variant: SignedLoader, error: KernelError | VerificationError, profile: Profile
-) -> dict[str, str]:
-    if not isinstance(error, KernelError):  # what the load itself checks
-        return {
-            "step": "before the load",
-            "errno": "",
-            "message": error.message,
-            "rule": "",
-            "hint": error.hint or "--no-metadata-check asks the kernel all the same",
-        }
-    hint = error.hint or _hint(variant, error, profile)
+def _hold() -> None:
+    """Wait until somebody ends the process."""
+    sys.stdout.flush()
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.sigwait(signals)
+
+
+def _came_up(loaded: LoadedSkeleton, target: Target) -> dict[str, Any]:
+    """Return what was loaded, as JSON values."""
+    loader = loaded.signed.loader
+    programs, maps = (
+        zip(loader.programs, loaded.prog_fds.values(), strict=True),
+        zip(loader.maps, loaded.map_fds.values(), strict=True),
+    )
     return {
-        "step": error.step,
-        "errno": error.errno_name,
-        "message": error.message,
-        "rule": error.rule,
-        "hint": hint,
+        "scheme": loader.scheme_name,
+        "signed": bool(loaded.signed.signatures),
+        "programs": [
+            {
+                "name": entry.name,
+                "fd": fd,
+                "type_name": type_name(ProgType, entry.type),
+                **target.program_fields(fd),
+            }
+            for entry, fd in programs
+        ],
+        "maps": [
+            {
+                "ident": entry.ident,
+                "fd": fd,
+                "name": entry.name,
+                "type_name": type_name(MapType, entry.type),
+                **target.map_fields(fd),
+            }
+            for entry, fd in maps
+        ],
     }
 
 
-def _hint(variant: SignedLoader, error: KernelError, profile: Profile) -> str:
-    """Return what to do about a refusal."""
-    from bpfseal.kernel.model.schemes import expected_verdict, scheme_for
-
-    if not variant.signatures:
-        return "the loader is not signed: bpfseal sign"
-    wrong = expected_verdict(variant.loader.scheme, profile)
-    if wrong is not None and (wrong.step, wrong.errno) == (error.step, error.errno):
-        best = scheme_for(profile)
-        takes = f"--scheme {best.name}" if best is not None else "no signed loaders"
-        return f"{wrong.reason}; it takes {takes}"
-    return _HINTS.get((error.step, error.errno_name), "")
+def _refusal(error: KernelError | VerificationError) -> dict[str, str]:
+    """Return a refusal as JSON values."""
+    if isinstance(error, KernelError):
+        return {
+            "step": error.step,
+            "errno": error.errno_name,
+            "message": error.message,
+            "rule": error.rule,
+            "hint": error.hint,
+            "log": error.log,
+        }
+    return {  # what the load itself checks
+        "step": "before the load",
+        "errno": "",
+        "message": error.message,
+        "rule": "",
+        "hint": error.hint,
+        "log": "",
+    }
 
 
 def _print(document: dict[str, Any], console: Console) -> None:
@@ -289,29 +213,40 @@ def _print(document: dict[str, Any], console: Console) -> None:
         for key in ("rule", "hint"):
             if refusal[key] not in ("", refusal["message"]):
                 console.say(f"  {key}: {refusal[key]}")
+        if console.verbose:
+            for line in refusal["log"].splitlines():
+                console.say(f"  log: {line}")
     else:
-        console.verdict(f"{title}: loaded, verdict {document['verdict']}", good=True)
+        verdict = f", verdict {document['verdict']}" if "verdict" in document else ""
+        console.verdict(f"{title}: loaded{verdict}", good=True)
+        _print_objects(document, console)
+    if document.get("assumed"):
+        console.say(f"  assumed to exist: {', '.join(document['assumed'])}")
+    console.say(f"  kernel: {document['kernel']}")
+
+
+def _print_objects(document: dict[str, Any], console: Console) -> None:
+    if document["programs"]:
         console.table(
             ("program", "type", "fd"),
             [
-                (program["name"], program["type_name"], str(program["fd"]))
-                for program in document["programs"]
+                (entry["name"], entry["type_name"], str(entry["fd"]))
+                for entry in document["programs"]
             ],
         )
-        if document["maps"]:
-            console.table(
-                ("map", "type", "entries", "frozen", "fd"),
-                [
-                    (
-                        entry["ident"],
-                        entry["type_name"],
-                        str(entry["max_entries"]),
-                        "yes" if entry["frozen"] else "",
-                        str(entry["fd"]),
-                    )
-                    for entry in document["maps"]
-                ],
-            )
-    if document["assumed"]:
-        console.say(f"  assumed to exist: {', '.join(document['assumed'])}")
-    console.say(f"  kernel: {document['kernel']}")
+    if document["maps"]:
+        console.table(
+            ("map", "type", "entries", "frozen", "fd"),
+            [
+                (
+                    entry["ident"],
+                    entry["type_name"],
+                    str(entry["max_entries"]),
+                    "yes" if entry["frozen"] else "",
+                    str(entry["fd"]),
+                )
+                for entry in document["maps"]
+            ],
+        )
+    for path in document.get("pinned", ()):
+        console.say(f"  pinned: {path}")

@@ -15,9 +15,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from bpfseal.errors import CapabilityError
+from bpfseal.kernel.linux.cpus import possible_cpus
 from bpfseal.object.target import TargetValues, kernel_version, parse_kconfig
 
-_POSSIBLE = Path("/sys/devices/system/cpu/possible")
 _KALLSYMS = Path("/proc/kallsyms")
 
 
@@ -51,20 +51,6 @@ def _kernel_version() -> int:
     if release is None:
         raise CapabilityError(f"kernel release {platform.release()!r} has no version")
     return kernel_version(release.group())
-
-
-def possible_cpus() -> int:
-    """Return how many CPUs this machine may ever have.
-
-    Raises:
-        CapabilityError: sysfs cannot be read here.
-    """
-    try:
-        text = _POSSIBLE.read_text().strip()
-    except OSError as error:
-        raise CapabilityError(f"cannot be read: {error.strerror}", where=str(_POSSIBLE)) from None
-    ranges = (part.partition("-") for part in text.split(","))
-    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
 
 
 def _kconfig() -> dict[str, str]:

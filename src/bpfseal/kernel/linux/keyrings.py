@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from bpfseal.bpf.uapi import KeyringId
+from bpfseal.errors import KernelError, UsageError
 from bpfseal.kernel.linux.syscalls import (
     KEYCTL_JOIN_SESSION_KEYRING,
     KEYCTL_REVOKE,
+    KEYCTL_UNLINK,
     add_key,
     keyctl,
 )
+
+_SYSTEM: Final = (KeyringId.BUILTIN, KeyringId.SECONDARY, KeyringId.PLATFORM, KeyringId.BPF)
+_HINTS: Final = {
+    errno.ENOENT: "the kernel lacks the algorithm of the key: RSA with sha256 is what most have",
+    errno.ENODEV: "the kernel knows no asymmetric keys (CONFIG_ASYMMETRIC_KEY_TYPE)",
+    errno.EACCES: "this process may not write to that keyring",
+    errno.EINVAL: "there is no such keyring",
+    errno.EDQUOT: "the user's quota of keys is used up",
+}
 
 _KEY_TYPE: Final = "asymmetric"
 _DESCRIPTION: Final = "bpfseal"
@@ -33,13 +47,44 @@ class LinuxKeyrings:
             certificate: DER of the certificate.
 
         Raises:
+            UsageError: the keyring is one of the system's, which have no id for add_key(2).
             KernelError: ENOENT for an algorithm that the kernel lacks, EBADMSG for no certificate,
                 EACCES for a keyring that this process may not write.
         """
+        if keyring_id in _SYSTEM:
+            raise UsageError(
+                f"no process can put a key into the keyring {KeyringId(keyring_id).name.lower()}",
+                hint="leave the certificate out, or take the keyring session",
+            )
         if keyring_id == KeyringId.SESSION and not self._has_own_session:
             keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0)
             self._has_own_session = True
-        return add_key(_KEY_TYPE, _DESCRIPTION, certificate, keyring_id)
+        try:
+            return add_key(_KEY_TYPE, _DESCRIPTION, certificate, keyring_id)
+        except KernelError as error:
+            error.hint = _HINTS.get(error.errno, "")
+            raise
+
+    @contextmanager
+    def enrolled(self, keyring_id: int, certificates: Iterable[bytes]) -> Iterator[None]:
+        """Have certificates in a keyring for a while; afterwards they are not in it any more.
+
+        Raises:
+            KernelError: as for `add_key`; what was added before is out again.
+        """
+        with ExitStack() as added:
+            for certificate in certificates:
+                serial = self.add_key(keyring_id, certificate)
+                added.callback(self.unlink, serial, keyring_id)
+            yield
+
+    def unlink(self, serial: int, keyring_id: int) -> None:
+        """Take a key out of a keyring.
+
+        Raises:
+            KernelError: ENOENT if it is not in there, EACCES for a keyring of somebody else.
+        """
+        keyctl(KEYCTL_UNLINK, serial, keyring_id)
 
     def revoke(self, serial: int) -> None:
         """Revoke a key or keyring.

@@ -14,7 +14,7 @@ from functools import cached_property
 from bpfseal.bpf import attr
 from bpfseal.bpf.uapi import Cmd
 from bpfseal.errors import KernelError
-from bpfseal.kernel.linux.host_values import possible_cpus
+from bpfseal.kernel.linux.cpus import possible_cpus
 from bpfseal.kernel.linux.memory import LinuxMemory
 from bpfseal.kernel.linux.syscalls import Buffer, bpf
 from bpfseal.kernel.protocol import TestResult

@@ -15,8 +15,8 @@ from bpfseal.kernel.linux.syscalls import Buffer, perf_event_open
 from bpfseal.kernel.protocol import PerfEvent
 
 _ATTR: Final = struct.Struct("=IIQQQQQIIQQ")
-"""``struct perf_event_attr`` (include/uapi/linux/perf_event.h) up to PERF_ATTR_SIZE_VER1: type, size,
-config, sample_period, sample_type, read_format, flags, wakeup_events, bp_type, config1, config2."""
+"""``struct perf_event_attr`` (include/uapi/linux/perf_event.h): type, size, config, sample_period,
+sample_type, read_format, flags, wakeup_events, bp_type, config1, config2 (PERF_ATTR_SIZE_VER1)."""
 
 _DISABLED: Final = 1 << 0
 _FREQUENCY: Final = 1 << 10

@@ -19,13 +19,13 @@ from bpfseal.kernel.linux.syscalls import (
     KEYCTL_GET_KEYRING_ID,
     KEYCTL_JOIN_SESSION_KEYRING,
     KEYCTL_REVOKE,
+    KEYCTL_UNLINK,
     Buffer,
     add_key,
     bpf,
     keyctl,
 )
 
-_KEYCTL_UNLINK: Final = 9
 _KEYCTL_INVALIDATE: Final = 21
 _KEYCTL_RESTRICT_KEYRING: Final = 29
 """Operations of keyctl(2) (include/uapi/linux/keyctl.h)."""
@@ -92,7 +92,7 @@ class LinuxSubject:
 
     def unlink(self, serial: int, keyring: int) -> None:
         """Take a key out of a keyring."""
-        keyctl(_KEYCTL_UNLINK, serial, keyring)
+        keyctl(KEYCTL_UNLINK, serial, keyring)
 
     def restrict(self, keyring: int) -> None:
         """Let a keyring take no more keys."""

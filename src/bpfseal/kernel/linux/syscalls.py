@@ -21,6 +21,7 @@ from bpfseal.errors import CapabilityError, KernelError
 KEYCTL_GET_KEYRING_ID: Final = 0
 KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 KEYCTL_REVOKE: Final = 3
+KEYCTL_UNLINK: Final = 9
 """Operations of keyctl(2) (include/uapi/linux/keyctl.h)."""
 
 
