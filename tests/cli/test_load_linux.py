@@ -163,3 +163,28 @@ def test_a_certificate_for_a_keyring_that_nobody_can_fill_is_refused(
     done = cli(*load, "--certificate", keys.certificate, "--keyring", "builtin")
     assert done.status == 2
     assert "no process can put a key into the keyring builtin" in done.err
+
+
+WITHOUT_PACKAGES = """
+import sys
+for name in ("cryptography", "elftools", "oras", "requests", "rich"):
+    sys.modules[name] = None
+from bpfseal.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@needs_privilege
+def test_the_load_of_a_bundle_needs_the_standard_library_alone(
+    cli: Cli, keys: Keys, filter_object: Path
+) -> None:
+    built = ("build", filter_object, "--scheme", "unsigned", "-o", "filter.bpfseal")
+    assert cli(*built).status == 0
+    arguments = ["load", "filter.bpfseal", *LINUX, "--scheme", "unsigned"]
+    command = [sys.executable, "-c", WITHOUT_PACKAGES, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    command += ["--certificate", str(keys.certificate)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 4)  # 4: a kernel without the algorithm of the key

@@ -27,9 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bpfseal.errors import InputError, VerificationError
 from bpfseal.signing import mldsa, oids
-
-MAX_SIZE = 1 << 20
-"""Bytes of the largest file of certificates that is looked at."""
+from bpfseal.signing.certificate_file import MAX_SIZE
 
 MIN_RSA_BITS = 2048
 """RSA keys below this are reported as weak."""

@@ -13,25 +13,11 @@ Example::
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from typing import Final
 
 from bpfseal.errors import InputError
-from bpfseal.signing.certificate import MAX_SIZE, Certificate
-
-MAX_CERTIFICATES: Final = 4096
-"""The most certificates of one trust store."""
-
-_PEM = re.compile(
-    rb"-----BEGIN (?:X509 )?CERTIFICATE-----.*?"
-    rb"(?:-----END (?:X509 )?CERTIFICATE-----|\Z)",
-    re.DOTALL,
-)
-_LISTING = re.compile(rb"^\s*[0-9a-f]+ .*\b(?:asymmetric?|keyring)\b", re.MULTILINE)
-"""A line of ``keyctl show``, ``keyctl list`` or ``/proc/keys``."""
-
-_SEQUENCE = 0x30
+from bpfseal.signing.certificate import Certificate
+from bpfseal.signing.certificate_file import MAX_CERTIFICATES, certificate_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +60,7 @@ def read_certificates(data: bytes) -> TrustStore:
     Raises:
         InputError: no certificate that can be read.
     """
-    if len(data) > MAX_SIZE:
-        raise InputError(f"certificate file of {len(data)} bytes, more than {MAX_SIZE}")
-    if b"-----BEGIN " in data:
-        blocks = [(match.start(), match.group()) for match in _PEM.finditer(data)]
-        if not blocks:
-            raise InputError("no certificate in the PEM file", hint="is it a private key?")
-    elif data.isascii() and _LISTING.search(data):
-        raise InputError(
-            "a listing of keys, which holds no certificates",
-            hint="give the certificates themselves: a kernel does not hand them out",
-        )
-    elif data[:1] == bytes([_SEQUENCE]):
-        blocks = _split_der(data)
-    else:
-        raise InputError("no X.509 certificates in PEM or DER")
-    if len(blocks) > MAX_CERTIFICATES:
-        raise InputError(f"more than {MAX_CERTIFICATES} certificates")
-    return _read_blocks(blocks)
+    return _read_blocks(certificate_blocks(data))
 
 
 def _read_blocks(blocks: list[tuple[int, bytes]]) -> TrustStore:
@@ -117,30 +86,3 @@ def _read_one(block: bytes) -> Certificate:
             hint="a kernel does not take it into a keyring: -EKEYREJECTED",
         )
     return certificate
-
-
-def _split_der(data: bytes) -> list[tuple[int, bytes]]:
-    """Cut a file into its SEQUENCEs, each with its position.
-
-    As a kernel does it, with lengths of one or two bytes (``x509_load_certificate_list``): shorter
-    things are no certificates, longer ones do not exist.
-    """
-    blocks: list[tuple[int, bytes]] = []
-    at = 0
-    while at < len(data):
-        header = data[at : at + 4]
-        if header[:2] == b"\x30\x82":
-            end = at + 4 + int.from_bytes(header[2:], "big")
-        elif header[:2] == b"\x30\x81":
-            end = at + 3 + int.from_bytes(header[2:3], "big")
-        elif header[:1] == b"\x30" and len(header) > 1 and header[1] < 0x80:
-            end = at + 2 + header[1]
-        elif not data[at:].strip(b"\0\r\n"):  # padding, or a newline from an editor
-            break
-        else:
-            raise InputError(f"byte {at} begins no certificate in DER")
-        if end > len(data):
-            raise InputError(f"the certificate at byte {at} is truncated")
-        blocks.append((at, data[at:end]))
-        at = end
-    return blocks

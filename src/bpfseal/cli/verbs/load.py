@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bpfseal.bpf.uapi import KeyringId, MapType, ProgType
 from bpfseal.cli.console import Console, type_name
-from bpfseal.cli.inputs import read_input, read_trust
+from bpfseal.cli.inputs import KEY_LIMIT, naming, read_argument, read_input, shown
 from bpfseal.cli.load_targets import open_target
 from bpfseal.cli.options import Options
 from bpfseal.errors import KernelError, UsageError, VerificationError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bpfseal.cli.load_targets import Target
     from bpfseal.kernel.load import LoadedSkeleton
     from bpfseal.kernel.protocol import Kernel
-    from bpfseal.signing.certificate import Certificate
 
 AUTO: Final = "auto"
 KEYRINGS: Final = {keyring.name.lower().replace("_", "-"): keyring.value for keyring in KeyringId}
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     keyring_id = _keyring_id(args.keyring)
     target = open_target(args)
     kernel = target.kernel
-    trusted = read_trust(args.certificate or ()).certificates
+    certificates = _certificates(args.certificate or ())
     console.detail(kernel.description)
     scheme = kernel.accepted_scheme() if args.scheme == AUTO else args.scheme
     bundle = read_input(args.input, scheme or SIGNED_SCHEMES[0])
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     status = 0
     with ExitStack() as fds:
         try:
-            with _enrolled(target, keyring_id, trusted):
+            with _enrolled(target, keyring_id, certificates):
                 loaded = load_bundle(
                     kernel,
                     bundle,
@@ -119,15 +118,24 @@ def _keyring_id(keyring: str) -> int:
     return number
 
 
+def _certificates(paths: Sequence[str]) -> list[bytes]:
+    """Return the certificates of files in DER, without a look inside: that is the kernel's."""
+    from bpfseal.signing.certificate_file import certificate_blocks, der_of
+
+    found: list[bytes] = []
+    for path in paths:
+        with naming(shown(path)):
+            blocks = certificate_blocks(read_argument(path, limit=KEY_LIMIT))
+            found += [der_of(block) for _, block in blocks]
+    return found
+
+
 @contextmanager
-def _enrolled(
-    target: Target, keyring_id: int, certificates: Sequence[Certificate]
-) -> Iterator[None]:
+def _enrolled(target: Target, keyring_id: int, certificates: Sequence[bytes]) -> Iterator[None]:
     """Have the certificates in the keyring; a refusal gets the name of the step."""
     with ExitStack() as enrolled:
         try:
-            ders = [certificate.der for certificate in certificates]
-            enrolled.enter_context(target.enrolled(keyring_id, ders))
+            enrolled.enter_context(target.enrolled(keyring_id, certificates))
         except KernelError as refused:
             refused.step = refused.where = "add_key"
             raise
