@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,14 +127,16 @@ def test_a_pin_outside_of_bpffs_leaves_nothing_behind(cli: Cli, filter_object: P
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_hold_waits_for_a_signal(filter_object: Path, number: int) -> None:
     command = [sys.executable, "-m", "bpfseal", "load", str(filter_object), *LINUX]
-    command += ["--scheme", "unsigned", "--hold"]
+    command += ["--scheme", "unsigned", "--hold", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        assert "loaded" in process.stdout.readline()
-        time.sleep(0.2)
+        lines = iter(process.stdout.readline, "}\n")  # it is all there before the signal comes
+        document = json.loads("".join(lines) + "}")
+        assert document["results"][0]["allowed"] is True
         assert process.poll() is None
         process.send_signal(number)
         assert process.wait(10) == 0
+        assert process.stdout.read() == ""
 
 
 @pytest.mark.parametrize(

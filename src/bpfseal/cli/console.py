@@ -53,6 +53,7 @@ class Console:
         self.verb = ""
         self._results: list[dict[str, Any]] = []
         self._error: BpfsealError | None = None
+        self._is_finished = False
 
     def result(self, **fields: Any) -> None:
         """Add an entry to the JSON document."""
@@ -116,9 +117,10 @@ class Console:
         yield from track(items, title, total=total, console=terminal, transient=True)
 
     def finish(self, status: int) -> None:
-        """Print the JSON document, if one is wanted."""
-        if not self.json:
+        """Print the JSON document, if one is wanted; a second time does nothing."""
+        if not self.json or self._is_finished:
             return
+        self._is_finished = True
         document: dict[str, Any] = {
             "verb": self.verb,
             "status": status,

@@ -149,9 +149,9 @@ def _close(kernel: Kernel, fd: int) -> None:
 
 def _hold() -> None:
     """Wait until somebody ends the process."""
-    sys.stdout.flush()
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    sys.stdout.flush()  # whoever reads it may send the signal at once
     signal.sigwait(signals)
 
 
