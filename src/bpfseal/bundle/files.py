@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -123,7 +122,7 @@ def write_directory(files: Mapping[str, bytes], path: Path, *, marker: str) -> N
 
 
 def _temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}.tmp")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +179,8 @@ def read_settings(given: str | None, environ: Mapping[str, str]) -> dict[str, An
     path = Path(named or CONFIG_FILE)
     if not named and not path.is_file():
         return {}
+    import tomllib
+
     try:
         return tomllib.loads(read_file(path, limit=_CONFIG_LIMIT).decode())
     except ValueError as error:
