@@ -8,7 +8,8 @@ import pytest
 
 from bpfseal.errors import InputError
 from bpfseal.signing.certificate import Certificate
-from bpfseal.signing.trust import MAX_CERTIFICATES, TrustStore, read_certificates
+from bpfseal.signing.certificate_file import MAX_CERTIFICATES, certificate_blocks, der_of
+from bpfseal.signing.trust import TrustStore, read_certificates
 
 from .support import certificate, flips, openssl, pair
 
@@ -124,3 +125,14 @@ def test_a_certificate_of_an_authority_is_taken_without_its_issuer(tmp_path: Pat
     pem = openssl("req", "-x509", "-key", tmp_path / "key", "-subj", "/CN=leaf", *issuer)
     (leaf,) = read_certificates(pem).certificates
     assert leaf == Certificate.from_pem_or_der(pem)
+
+
+def test_a_file_is_cut_into_certificates_without_reading_them() -> None:
+    first, second = certificate("rsa2048").der, certificate("p256").der
+    blocks = certificate_blocks(first + second)
+    assert blocks == [(0, first), (len(first), second)]
+    pem = b"comment\n" + pair("p256").certificate_pem
+    ((position, block),) = certificate_blocks(pem)
+    assert (position, der_of(block)) == (8, second)
+    with pytest.raises(InputError, match="not in base64"):
+        der_of(b"-----BEGIN CERTIFICATE-----\n@@@\n-----END CERTIFICATE-----")

@@ -30,7 +30,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from bpfseal.errors import InputError, UnsupportedError, UsageError
 from bpfseal.signing import mldsa
-from bpfseal.signing.certificate import HASHES, MAX_SIZE, Certificate
+from bpfseal.signing.certificate import HASHES, Certificate
+from bpfseal.signing.certificate_file import MAX_SIZE
 
 if TYPE_CHECKING:
     PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | mldsa.PrivateKey
