@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -68,8 +69,9 @@ class Features:
         return next((scheme.name for scheme in STRONGEST_FIRST if needed[scheme].answer), None)
 
 
+@cache
 def running_features() -> Features:
-    """Return the features of the running kernel."""
+    """Return the features of the running kernel, read once: they do not change."""
     try:
         raw = RUNNING_BTF.read_bytes()
         btf = Btf.from_bytes(raw, str(RUNNING_BTF), trusted=True)

@@ -19,7 +19,7 @@ from bpfseal.bpf import attr
 from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
-from bpfseal.kernel.linux.features import Features, running_features
+from bpfseal.kernel.linux.features import running_features
 from bpfseal.kernel.linux.keyrings import LinuxKeyrings
 from bpfseal.kernel.linux.links import LinkCalls
 from bpfseal.kernel.linux.map_calls import MapCalls
@@ -35,7 +35,6 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
 
     def __init__(self) -> None:
         self.keyrings = LinuxKeyrings()
-        self._features: Features | None = None
 
     @property
     def description(self) -> str:
@@ -44,9 +43,7 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
 
     def accepted_scheme(self) -> str | None:
         """The scheme of the loaders that this kernel takes, by its BTF."""
-        if self._features is None:
-            self._features = running_features()
-        return self._features.scheme()
+        return running_features().scheme()
 
     def map_create(self, request: MapCreate) -> int:
         """Create a map and return its fd."""
@@ -71,7 +68,8 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
     def map_update(self, fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
         """Set one element."""
         keys, values = Buffer(key), Buffer(value)
-        packed = attr.MAP_ELEM.pack(map_fd=fd, key=keys.address, value=values.address, flags=flags)
+        at = keys.address if key else 0  # queues have no keys
+        packed = attr.MAP_ELEM.pack(map_fd=fd, key=at, value=values.address, flags=flags)
         bpf(Cmd.MAP_UPDATE_ELEM, bytearray(packed))
 
     def map_freeze(self, fd: int) -> None:
