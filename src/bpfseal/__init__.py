@@ -1,3 +1,46 @@
-"""bpfseal: the toolchain for signed BPF loaders."""
+"""bpfseal: the toolchain for signed BPF loaders.
+
+Example:
+    >>> with bpfseal.load("exectrace.bpfseal") as skel:  # doctest: +SKIP
+    ...     skel.attach()
+    ...     print(skel.bss.seen, dict(skel.maps.started.items()))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bpfseal.bundle.model import Bundle
+    from bpfseal.kernel.protocol import MapKernel
+    from bpfseal.skeleton.skeleton import Skeleton
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(
+    bundle: Bundle | str | os.PathLike[str] | bytes,
+    kernel: MapKernel | None = None,
+    *,
+    scheme: str = "auto",
+    keyring_id: int = -3,
+    rodata: Mapping[str, object] | None = None,
+    max_entries: Mapping[str, int] | None = None,
+) -> Skeleton:
+    """Load a bundle and return its skeleton: maps, global variables, programs, links.
+
+    What each argument means, and what is raised, stands at `bpfseal.skeleton.skeleton.load`.
+    """
+    from bpfseal.skeleton import skeleton  # importing bpfseal alone stays cheap
+
+    return skeleton.load(
+        bundle,
+        kernel,
+        scheme=scheme,
+        keyring_id=keyring_id,
+        rodata=rodata,
+        max_entries=max_entries,
+    )

@@ -26,7 +26,9 @@ NESTED = {
 }
 """Members of the union that hold the fields of a command; other fields have no prefix."""
 
-TYPES = {"MAP_INFO": "struct bpf_map_info"}
+TYPES = {
+    f"{name}_INFO": f"struct bpf_{name.lower()}_info" for name in ("MAP", "PROG", "BTF", "LINK")
+}
 """Types of the layouts that are no part of ``union bpf_attr``."""
 
 ENUMS: tuple[tuple[type[IntEnum | IntFlag], str], ...] = (

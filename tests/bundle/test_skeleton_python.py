@@ -28,6 +28,8 @@ SIGNER = load_signer(KEY.private_key_pem, KEY.certificate_pem)
 def bundle_of(*schemes: str) -> Bundle:
     obj = read_object(EXAMPLE.read_bytes(), EXAMPLE.name)
     loaders = [SignedLoader(generate(obj, scheme)) for scheme in schemes]
+    if schemes == ("unsigned",):
+        return Bundle(obj.name, tuple(loaders))
     return Bundle(obj.name, tuple(sign_loader(loader, SIGNER) for loader in loaders))
 
 
@@ -50,9 +52,16 @@ def test_the_module_loads_what_the_kernel_takes() -> None:
     module = module_of(bundle_of(*SIGNED_SCHEMES))
     kernel = ModelKernel()
     kernel.keyrings.add_key(-3, KEY.certificate_der)
-    loaded = module.load(kernel)
-    assert list(loaded.prog_fds) == list(module.PROGRAMS)
-    assert list(loaded.map_fds) == list(module.MAPS)
+    with module.load(kernel) as skel:
+        assert skel.scheme == "kfunc"
+        assert tuple(skel.programs) == module.PROGRAMS
+        assert tuple(skel.maps) == module.MAPS
+
+
+def test_an_unsigned_module_loads_what_it_holds() -> None:
+    module = module_of(bundle_of("unsigned"))
+    with module.load(ModelKernel()) as skel:
+        assert skel.scheme == "unsigned"
 
 
 def test_the_text_depends_on_the_bundle_alone() -> None:

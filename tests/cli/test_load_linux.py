@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -130,8 +131,8 @@ def test_hold_waits_for_a_signal(filter_object: Path, number: int) -> None:
     command += ["--scheme", "unsigned", "--hold", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        lines = iter(process.stdout.readline, "}\n")  # it is all there before the signal comes
-        document = json.loads("".join(lines) + "}")
+        lines = takewhile(lambda line: line not in ("}\n", ""), process.stdout)
+        document = json.loads("".join(lines) + "}")  # it is all there before the signal comes
         assert document["results"][0]["allowed"] is True
         assert process.poll() is None
         process.send_signal(number)

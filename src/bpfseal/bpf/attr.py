@@ -259,6 +259,9 @@ MAP_GET_NEXT_KEY = _layout(("map_fd", 0, 4), ("key", 8, 8), ("next_key", 16, 8))
 OBJ = _layout(("pathname", 0, 8), ("bpf_fd", 8, 4), ("file_flags", 12, 4))
 """OBJ_PIN and OBJ_GET."""
 
+GET_NEXT_ID = _layout(("start_id", 0, 4), ("next_id", 4, 4), ("open_flags", 8, 4))
+"""PROG_GET_NEXT_ID, MAP_GET_NEXT_ID and BTF_GET_NEXT_ID."""
+
 BTF_GET_FD_BY_ID = _layout(
     ("btf_id", 0, 4), ("next_id", 4, 4), ("open_flags", 8, 4), ("fd_by_id_token_fd", 12, 4)
 )
@@ -284,3 +287,58 @@ MAP_INFO = _layout(
     ("hash_size", 96, 4),
 )
 """``struct bpf_map_info``, which OBJ_GET_INFO_BY_FD fills for a map."""
+
+PROG_INFO = _layout(
+    ("type", 0, 4),
+    ("id", 4, 4),
+    ("tag", 8, 8, "bytes"),
+    ("jited_prog_len", 16, 4),
+    ("xlated_prog_len", 20, 4),
+    ("jited_prog_insns", 24, 8),
+    ("xlated_prog_insns", 32, 8),
+    ("load_time", 40, 8),
+    ("created_by_uid", 48, 4),
+    ("nr_map_ids", 52, 4),
+    ("map_ids", 56, 8),
+    ("name", 64, 16, "bytes"),
+    ("ifindex", 80, 4),
+    ("netns_dev", 88, 8),
+    ("netns_ino", 96, 8),
+    ("nr_jited_ksyms", 104, 4),
+    ("nr_jited_func_lens", 108, 4),
+    ("jited_ksyms", 112, 8),
+    ("jited_func_lens", 120, 8),
+    ("btf_id", 128, 4),
+    ("func_info_rec_size", 132, 4),
+    ("func_info", 136, 8),
+    ("nr_func_info", 144, 4),
+    ("nr_line_info", 148, 4),
+    ("line_info", 152, 8),
+    ("jited_line_info", 160, 8),
+    ("nr_jited_line_info", 168, 4),
+    ("line_info_rec_size", 172, 4),
+    ("jited_line_info_rec_size", 176, 4),
+    ("nr_prog_tags", 180, 4),
+    ("prog_tags", 184, 8),
+    ("run_time_ns", 192, 8),
+    ("run_cnt", 200, 8),
+    ("recursion_misses", 208, 8),
+    ("verified_insns", 216, 4),
+    ("attach_btf_obj_id", 220, 4),
+    ("attach_btf_id", 224, 4),
+)
+"""``struct bpf_prog_info``, which OBJ_GET_INFO_BY_FD fills for a program. Behind ``ifindex`` is one
+word more, whose first bit is `gpl_compatible`."""
+
+BTF_INFO = _layout(
+    ("btf", 0, 8),
+    ("btf_size", 8, 4),
+    ("id", 12, 4),
+    ("name", 16, 8),
+    ("name_len", 24, 4),
+    ("kernel_btf", 28, 4),
+)
+"""``struct bpf_btf_info``, which OBJ_GET_INFO_BY_FD fills for a BTF."""
+
+LINK_INFO = _layout(("type", 0, 4), ("id", 4, 4), ("prog_id", 8, 4))
+"""What ``struct bpf_link_info``, which OBJ_GET_INFO_BY_FD fills for a link, has for every kind."""

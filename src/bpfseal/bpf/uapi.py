@@ -18,12 +18,15 @@ class Cmd(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_RUN = 10
+    PROG_GET_NEXT_ID = 11
+    MAP_GET_NEXT_ID = 12
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
     BTF_LOAD = 18
     BTF_GET_FD_BY_ID = 19
     MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_FREEZE = 22
+    BTF_GET_NEXT_ID = 23
     LINK_CREATE = 28
     ITER_CREATE = 33
     LINK_DETACH = 34
@@ -174,6 +177,26 @@ class AttachType(IntEnum):
     TRACE_FSESSION_MULTI = 61
 
 
+class LinkType(IntEnum):
+    """``enum bpf_link_type``."""
+
+    UNSPEC = 0
+    RAW_TRACEPOINT = 1
+    TRACING = 2
+    CGROUP = 3
+    ITER = 4
+    NETNS = 5
+    XDP = 6
+    PERF_EVENT = 7
+    KPROBE_MULTI = 8
+    STRUCT_OPS = 9
+    NETFILTER = 10
+    TCX = 11
+    UPROBE_MULTI = 12
+    NETKIT = 13
+    SOCKMAP = 14
+
+
 class MapFlag(IntFlag):
     """Flags of BPF_MAP_CREATE."""
 
@@ -206,6 +229,7 @@ class Helper(IntEnum):
     TRACE_PRINTK = 6
     GET_PRANDOM_U32 = 7
     GET_SMP_PROCESSOR_ID = 8
+    TAIL_CALL = 12
     GET_CURRENT_PID_TGID = 14
     GET_CURRENT_UID_GID = 15
     GET_CURRENT_COMM = 16

@@ -3,8 +3,8 @@
 Example:
     >>> source = python_skeleton(bundle)  # doctest: +SKIP
     >>> namespace = {}; exec(source, namespace)  # doctest: +SKIP
-    >>> namespace["load"](kernel).prog_fds  # doctest: +SKIP
-    {'on_exec': 9, 'on_exit': 10}
+    >>> namespace["load"]().attach()  # doctest: +SKIP
+    (<link of on_exec>, <link of on_exit>)
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ Schemes: {schemes}.
 from __future__ import annotations
 
 import base64
+from typing import Any
 
-from bpfseal.bpf.uapi import KeyringId
+import bpfseal
 from bpfseal.bundle.model import Bundle
 from bpfseal.bundle.store import unpack
-from bpfseal.kernel.choose import load_bundle
-from bpfseal.kernel.load import LoadedSkeleton
-from bpfseal.kernel.protocol import Kernel
+from bpfseal.skeleton import Skeleton
 
 NAME = "{name}"
 MAPS = ({maps})
@@ -47,15 +46,19 @@ def bundle() -> Bundle:
     return unpack(base64.b64decode(_BUNDLE), NAME)
 
 
-def load(kernel: Kernel, *, keyring_id: int = KeyringId.SESSION) -> LoadedSkeleton:
-    """Load the variant that the kernel takes and return the fds of its maps and programs."""
-    return load_bundle(kernel, bundle(), keyring_id=keyring_id)
+def load(kernel: Any = None, **options: Any) -> Skeleton:
+    """Load the variant that the kernel takes, by default the running one: see bpfseal.load."""
+    return bpfseal.load(bundle(), kernel, **{options})
 
 
 _BUNDLE = (
 {blob}
 )
 '''
+
+_OPTIONS: Final = "options"
+_OPTIONS_UNSIGNED: Final = '{"scheme": "unsigned", **options}'
+"""What the module passes on. It holds an unsigned loader only if that was asked for."""
 
 
 def python_skeleton(bundle: Bundle) -> str:
@@ -75,6 +78,7 @@ def python_skeleton(bundle: Bundle) -> str:
     return _TEMPLATE.format(
         name=bundle.name,
         version=__version__,
+        options=_OPTIONS if loader.scheme.signed_parts else _OPTIONS_UNSIGNED,
         schemes=", ".join(variant.loader.scheme_name for variant in variants),
         maps="".join(f'"{entry.ident}", ' for entry in loader.maps).rstrip(" "),
         programs="".join(f'"{entry.name}", ' for entry in loader.programs).rstrip(" "),

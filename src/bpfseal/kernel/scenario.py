@@ -1,11 +1,12 @@
 """Scenarios: lists of kernel calls with the expected result for each kernel, and their runner.
 
 The data files and their format are described in docs/conformance.md and conformance/schema.json. A
-scenario says what is signed and how; keys and signatures are made when it runs. It runs on any
-`bpfseal.kernel.subject.Subject`: the model, or a real kernel.
+scenario says what is signed and how; `bpfseal.kernel.scenario_keys` makes keys and signatures, so
+that the runner needs the standard library only. It runs on any `bpfseal.kernel.subject.Subject`:
+the model, or a real kernel.
 
 Example:
-    >>> collection = read_collection(Path("conformance/signatures.json"))
+    >>> collection = with_signatures(read_collection(Path("conformance/signatures.json")))
     >>> profile = PROFILES["7.3"]
     >>> for scenario in collection.scenarios:
     ...     subject = boot_model(scenario, profile)
@@ -14,22 +15,15 @@ Example:
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bpfseal.bpf.uapi import KeyringId
 from bpfseal.errors import InputError, KernelError
-from bpfseal.kernel.model.kernel import ModelKernel
-from bpfseal.kernel.model.kernel_btf import SyntheticBtf
-from bpfseal.kernel.model.lsm import Hook, Operation, ProgramFacts
-from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.scenario_calls import CALLS, Answer, Run
-from bpfseal.kernel.scenario_keys import KeyStore, key_pair
-from bpfseal.kernel.subject import ModelSubject, Subject
+from bpfseal.kernel.subject import Subject
 
 ANY = "any"
 """The group of all kernels."""
@@ -121,15 +115,17 @@ class Report:
             for line in outcome.differences
         )
 
+    @property
+    def trace(self) -> tuple[str, ...]:
+        """Each call that was made and its answer, one line each: equal on kernels that agree."""
+        return tuple(_line(outcome) for outcome in self.outcomes)
 
-def groups_of(profile: Profile) -> tuple[str, ...]:
-    """Return the names that an expectation for a kernel may go by, the most special first.
 
-    The name itself; ``unverified`` for a kernel that cannot verify signatures; what its signatures
-    cover, as ``insns+metadata``, or ``none``; ``any``.
-    """
-    unverified = () if profile.has_data_verification else ("unverified",)
-    return (profile.name, *unverified, "+".join(profile.signed_parts) or "none", ANY)
+def _line(outcome: Outcome) -> str:
+    answer = outcome.answer
+    found = {"returned": answer.retval, "sha256": answer.sha256, "log": answer.log}
+    more = "".join(f", {name} {value!r}" for name, value in found.items() if value)
+    return f"{outcome.step.call} {outcome.step.result_name}: {answer.result}{more}"
 
 
 def read_collection(path: Path) -> Collection:
@@ -190,35 +186,11 @@ def _expectation(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] | N
     return {"result": given} if isinstance(given, str) else given
 
 
-def boot_model(scenario: Scenario, profile: Profile) -> ModelSubject:
-    """Return the model of a kernel, started as a scenario says."""
-    kernel = ModelKernel(
-        profile=profile,
-        kernel_btf=SyntheticBtf(functions=tuple(scenario.boot.get("functions", ()))),
-        hooks=_hooks(scenario.boot.get("post_integrity", "")),
-        bpf_keyring_unsealed=bool(scenario.boot.get("bpf_keyring_unsealed")),
-    )
-    for key in scenario.boot.get("builtin", ()):
-        kernel.keyrings.add_key(KeyringId.BUILTIN, key_pair(key).certificate_der, key)
-    return ModelSubject(kernel)
-
-
-def _hooks(post_integrity: str) -> tuple[Hook, ...]:
-    """Return a hook that answers each matched hash with an errno, if there is one."""
-
-    def hook(operation: Operation, _program: ProgramFacts) -> int:
-        asked = operation is Operation.BPF_PROG_LOAD_POST_INTEGRITY
-        return -getattr(errno, post_integrity) if asked else 0
-
-    return (hook,) if post_integrity else ()
-
-
 def run_scenario(
     scenario: Scenario,
     collection: Collection,
     subject: Subject,
     groups: tuple[str, ...],
-    keys: KeyStore | None = None,
 ) -> Report:
     """Run a scenario and compare each answer with what is expected.
 
@@ -226,15 +198,15 @@ def run_scenario(
 
     Args:
         scenario: what to run.
-        collection: the collection that it is from.
+        collection: the collection that it is from, with its signatures.
         subject: a fresh process on a fresh machine, booted as the scenario says.
-        groups: the names of the kernel, as `groups_of` gives them.
-        keys: keys and signatures, to share them between scenarios.
+        groups: the names that an expectation for the kernel may go by
+            (`bpfseal.kernel.model.subject.groups_of`).
 
     Raises:
         InputError: a step that speaks of something that does not exist.
     """
-    run = Run(subject, dict(collection.blobs), keys or KeyStore())
+    run = Run(subject, collection.blobs)
     outcomes: list[Outcome] = []
     missing: set[str] = set()  # names of results that there are not
     for step in scenario.steps:

@@ -1,7 +1,7 @@
 """The calls of scenarios, each from symbolic arguments to raw attributes.
 
 Example:
-    >>> run = Run(subject, blobs, KeyStore())
+    >>> run = Run(subject, blobs)
     >>> CALLS["map_create"](run, {"type": 2, "value_size": 64}).result
     'ok'
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,7 +19,6 @@ from bpfseal.bpf import attr as layouts
 from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd, MapType, ProgFlag, ProgType
 from bpfseal.errors import KernelError, errno_name
-from bpfseal.kernel.scenario_keys import KeyStore
 from bpfseal.kernel.subject import Subject
 
 BAD_POINTER: Final = 0x1000
@@ -78,8 +77,7 @@ class Run:
     """One run of a scenario: the subject, what steps can speak of, and what they have opened."""
 
     subject: Subject
-    blobs: dict[str, bytes]
-    keys: KeyStore
+    blobs: Mapping[str, bytes]
     results: dict[str, int] = field(default_factory=dict)
     open_fds: list[int] = field(default_factory=list)
 
@@ -91,13 +89,7 @@ class Run:
 
     def bytes_of(self, given: str) -> bytes:
         """Return a blob, or the digest of one: ``sha256:NAME``."""
-        prefix, _, name = given.rpartition(":")
-        data = self.blobs[name]
-        return hashlib.sha256(data).digest() if prefix == "sha256" else data
-
-    def joined(self, names: Sequence[str]) -> bytes:
-        """Return blobs one after the other."""
-        return b"".join(self.bytes_of(name) for name in names)
+        return bytes_of(self.blobs, given)
 
     def pointer(self, data: bytes, how: str = "") -> int:
         """Return the address of bytes, or one that is ``bad`` or ``null``."""
@@ -118,6 +110,13 @@ class Run:
             self.subject.close(fd)
 
 
+def bytes_of(blobs: Mapping[str, bytes], given: str) -> bytes:
+    """Return a blob, or the digest of one: ``sha256:NAME``."""
+    prefix, _, name = given.rpartition(":")
+    data = blobs[name]
+    return hashlib.sha256(data).digest() if prefix == "sha256" else data
+
+
 def _join_session(run: Run, _given: Arguments) -> Answer:
     return Answer("ok", run.subject.join_session())
 
@@ -127,13 +126,9 @@ def _keyring_serial(run: Run, given: Arguments) -> Answer:
 
 
 def _add_key(run: Run, given: Arguments) -> Answer:
-    payload = (
-        bytes.fromhex(given["payload"])
-        if "payload" in given
-        else run.keys.certificate(given["key"])
-    )
-    description = given.get("description", given.get("key", "scenario"))
-    return Answer("ok", run.subject.add_key(run.number(given["keyring"]), description, payload))
+    keyring, description = run.number(given["keyring"]), given.get("description", "scenario")
+    payload = bytes.fromhex(given["payload"])
+    return Answer("ok", run.subject.add_key(keyring, description, payload))
 
 
 def _revoke(run: Run, given: Arguments) -> Answer:
@@ -282,30 +277,11 @@ def _signature(run: Run, given: Arguments) -> dict[str, int | bytes]:
     pointer = given.get("signature_pointer", "")
     if wanted is None and not pointer:
         return {"signature_size": given.get("signature_size", 0)}
-    data = b"" if wanted is None else signature_bytes(run, wanted)
+    data = b"" if wanted is None else bytes.fromhex(wanted["hex"])
     return {
         "signature": run.pointer(data, pointer),
         "signature_size": given.get("signature_size", len(data)),
     }
-
-
-def signature_bytes(run: Run, wanted: Arguments) -> bytes:
-    """Return a signature as it is described, with the changes that are made to it afterwards."""
-    if "hex" in wanted:
-        data = bytes.fromhex(wanted["hex"]) * wanted.get("repeat", 1)
-    else:
-        data = run.keys.sign(
-            wanted["key"],
-            run.joined(wanted["over"]),
-            digest=wanted.get("digest", "sha256"),
-            form=wanted.get("form", "plain"),
-        )
-    if "flip" in wanted:
-        changed = bytearray(data)
-        changed[wanted["flip"]] ^= 1
-        data = bytes(changed)
-    data = data[: len(data) - wanted.get("cut", 0)]
-    return bytes(data).ljust(wanted.get("pad_to", 0), b"\0")
 
 
 def _prog_run(run: Run, given: Arguments) -> Answer:

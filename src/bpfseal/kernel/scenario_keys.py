@@ -1,16 +1,20 @@
-"""Keys and signatures of scenarios, made when a scenario runs from what it says of them.
+"""Keys and signatures of scenarios, made from what a scenario says of them.
+
+They are made before it runs: where it runs, there need not be more than the standard library.
 
 Example:
-    >>> keys = KeyStore()
-    >>> keys.sign("rsa2048", b"insns", form="attributes")[:1].hex()
-    '30'
+    >>> collection = read_collection(Path("conformance/signatures.json"))
+    >>> given = with_signatures(collection).scenarios[0].steps[0]
+    >>> given.call, given.arguments["payload"][:4]
+    ('add_key', '3082')
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from bpfseal.errors import InputError
+from bpfseal.kernel.scenario import Collection, Step
+from bpfseal.kernel.scenario_calls import bytes_of
 from bpfseal.signing import cms, oids
 from bpfseal.signing.certificate import HASHES, Certificate
 from bpfseal.signing.keygen import KeyPair, generate
@@ -49,37 +55,59 @@ def key_pair(name: str) -> KeyPair:
     return generate(name.partition("/")[0], f"conformance {name}"[:64])
 
 
-class KeyStore:
-    """Makes signatures and remembers them: many scenarios want the same one."""
+def with_signatures(collection: Collection) -> Collection:
+    """Return the collection with each key and signature as bytes.
 
-    def __init__(self) -> None:
-        self._signatures: dict[tuple[str, bytes, str, str], bytes] = {}
+    ``add_key`` gets a ``payload`` in place of a key's name, ``prog_load`` the ``hex`` digits of a
+    signature in place of what describes it.
 
-    def certificate(self, key: str) -> bytes:
-        """Return a key's certificate, DER."""
-        return key_pair(key).certificate_der
-
-    def sign(
-        self, key: str, payload: bytes, *, digest: str = "sha256", form: str = "plain"
-    ) -> bytes:
-        """Return a signature.
-
-        Args:
-            key: the name of the key.
-            payload: what is signed.
-            digest: the name of the digest, as kernels call it.
-            form: one of `FORMS`.
-
-        Raises:
-            InputError: no such form, or a form that this key cannot have.
-        """
-        wanted = (key, hashlib.sha256(payload).digest(), digest, form)
-        if wanted not in self._signatures:
-            self._signatures[wanted] = _sign(key, payload, digest, form)
-        return self._signatures[wanted]
+    Raises:
+        InputError: a signature that cannot be made.
+    """
+    scenarios = (
+        replace(
+            scenario, steps=tuple(_with_bytes(step, collection.blobs) for step in scenario.steps)
+        )
+        for scenario in collection.scenarios
+    )
+    return replace(collection, scenarios=tuple(scenarios))
 
 
+def _with_bytes(step: Step, blobs: Mapping[str, bytes]) -> Step:
+    given = dict(step.arguments)
+    if step.call == "add_key" and "key" in given:
+        key = given.pop("key")
+        given = {"description": key, "payload": key_pair(key).certificate_der.hex(), **given}
+    elif "signature" in given:
+        given["signature"] = {"hex": _signature(given["signature"], blobs).hex()}
+    return replace(step, arguments=given)
+
+
+def _signature(wanted: Mapping[str, Any], blobs: Mapping[str, bytes]) -> bytes:
+    """Return a signature as it is described, with the changes that are made to it afterwards."""
+    data: bytes
+    if "hex" in wanted:
+        data = bytes.fromhex(wanted["hex"]) * wanted.get("repeat", 1)
+    else:
+        payload = b"".join(bytes_of(blobs, name) for name in wanted["over"])
+        data = _sign(
+            wanted["key"], payload, wanted.get("digest", "sha256"), wanted.get("form", "plain")
+        )
+    if "flip" in wanted:
+        changed = bytearray(data)
+        changed[wanted["flip"]] ^= 1
+        data = bytes(changed)
+    end = len(data) - int(wanted.get("cut", 0))
+    return data[:end].ljust(wanted.get("pad_to", 0), b"\0")
+
+
+@cache
 def _sign(key: str, payload: bytes, digest: str, form: str) -> bytes:
+    """Return a signature: many scenarios want the same one.
+
+    Raises:
+        InputError: no such form, or a form that this key cannot have.
+    """
     made = key_pair(key)
     if form == "plain" and digest in SIGNING_HASHES:
         return cms.build(payload, load_signer(made.private_key_pem, made.certificate_pem), digest)

@@ -1,24 +1,17 @@
-"""What scenarios are run on: raw bpf(2) and keys, on the model or on a kernel.
+"""What scenarios are run on: raw bpf(2) and keys, of a model or of a kernel.
+
+`bpfseal.kernel.model.subject.ModelSubject` is one, `bpfseal.kernel.linux.subject.LinuxSubject` the
+other.
 
 Example:
-    >>> subject = ModelSubject(ModelKernel(profile=PROFILES["7.3"]))
-    >>> subject.bpf(Cmd.MAP_FREEZE, bytearray(attr.MAP_FREEZE.pack(map_fd=99)))
+    >>> subject.bpf(Cmd.MAP_FREEZE, bytearray(attr.MAP_FREEZE.pack(map_fd=99)))  # doctest: +SKIP
     Traceback (most recent call last):
     bpfseal.errors.KernelError: -EBADF: fd 99 is not open
 """
 
 from __future__ import annotations
 
-from errno import EINVAL
 from typing import Protocol
-
-from bpfseal.bpf.uapi import KeyringId
-from bpfseal.errors import KernelError
-from bpfseal.kernel.model.kernel import ModelKernel
-from bpfseal.kernel.model.keyring import SYSTEM
-
-_FIRST_SPECIAL = -8
-"""KEY_SPEC_REQUESTOR_KEYRING, the last of the special ids."""
 
 
 class Subject(Protocol):
@@ -62,73 +55,3 @@ class Subject(Protocol):
 
     def restrict(self, keyring: int) -> None:
         """Let a keyring take no more keys."""
-
-
-class ModelSubject:
-    """The kernel model as the subject of scenarios."""
-
-    def __init__(self, kernel: ModelKernel) -> None:
-        self.kernel = kernel
-
-    def bpf(self, command: int, attributes: bytearray) -> int:
-        """Make a raw call to the BPF subsystem."""
-        return self.kernel.sys_bpf(command, attributes)
-
-    def allocate(self, data: bytes) -> int:
-        """Return the address of these bytes."""
-        return self.kernel.allocate(data)
-
-    def read_memory(self, address: int, size: int) -> bytes:
-        """Return bytes at an address."""
-        return self.kernel.read_memory(address, size)
-
-    def mmap(self, fd: int, size: int, *, writable: bool) -> int:  # noqa: ARG002 (all of it is mapped)
-        """Map a map's values."""
-        return self.kernel.mmap(fd, writable=writable)
-
-    def munmap(self, address: int) -> None:
-        """Take a mapping away."""
-        self.kernel.munmap(address)
-
-    def close(self, fd: int) -> None:
-        """Close a fd."""
-        self.kernel.close(fd)
-
-    def join_session(self) -> int:
-        """Start a new session keyring."""
-        return self.kernel.keyrings.join_session()
-
-    def keyring_serial(self, keyring: int) -> int:
-        """Return a keyring's serial."""
-        return self.kernel.keyrings.serial(_user_id(keyring))
-
-    def add_key(self, keyring: int, description: str, payload: bytes) -> int:
-        """Add an X.509 key to a keyring."""
-        return self.kernel.keyrings.add_key(_user_id(keyring), payload, description)
-
-    def revoke(self, serial: int) -> None:
-        """Revoke a key or keyring."""
-        self.kernel.keyrings.revoke(serial)
-
-    def invalidate(self, serial: int) -> None:
-        """Invalidate a key or keyring."""
-        self.kernel.keyrings.invalidate(serial)
-
-    def unlink(self, serial: int, keyring: int) -> None:
-        """Take a key out of a keyring."""
-        self.kernel.keyrings.unlink(serial, keyring)
-
-    def restrict(self, keyring: int) -> None:
-        """Let a keyring take no more keys."""
-        self.kernel.keyrings.restrict(_user_id(keyring))
-
-
-def _user_id(keyring: int) -> int:
-    """Return an id that add_key(2) and keyctl(2) know: those of system keyrings they do not.
-
-    Raises:
-        KernelError: EINVAL.
-    """
-    if keyring in SYSTEM or (keyring < _FIRST_SPECIAL and keyring != KeyringId.BPF):
-        raise KernelError(EINVAL, f"{keyring} names no keyring of a user")
-    return keyring

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
+from pathlib import Path
 from typing import Final
 
 from bpfseal.errors import KernelError
@@ -29,6 +31,10 @@ from bpfseal.kernel.linux.syscalls import (
 _KEYCTL_INVALIDATE: Final = 21
 _KEYCTL_RESTRICT_KEYRING: Final = 29
 """Operations of keyctl(2) (include/uapi/linux/keyctl.h)."""
+
+_KEYS: Final = Path("/proc/keys")
+_COLLECTED_IN: Final = 10.0
+"""Seconds that a collection of keys may take."""
 
 
 class LinuxSubject:
@@ -87,8 +93,14 @@ class LinuxSubject:
         keyctl(KEYCTL_REVOKE, serial)
 
     def invalidate(self, serial: int) -> None:
-        """Invalidate a key or keyring."""
+        """Invalidate a key or keyring, and wait until the kernel has collected it.
+
+        That happens in the background (security/keys/gc.c); until then, the key counts as revoked.
+        """
         keyctl(_KEYCTL_INVALIDATE, serial)
+        end = time.monotonic() + _COLLECTED_IN
+        while f"{serial:08x} " in _KEYS.read_text() and time.monotonic() < end:
+            time.sleep(0.01)
 
     def unlink(self, serial: int, keyring: int) -> None:
         """Take a key out of a keyring."""

@@ -1,0 +1,88 @@
+"""Where the functions of a program or library lie in its file: what a uprobe is put on.
+
+Only the standard library is needed, so this works where a skeleton is loaded.
+
+Example:
+    >>> function_offsets(Path("/bin/sh"), "main")  # doctest: +SKIP
+    {'main': 18432}
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bpfseal.errors import InputError
+
+_HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
+_SECTION: Final = struct.Struct("<IIQQQQIIQQ")
+_SEGMENT: Final = struct.Struct("<IIQQQQQQ")
+_SYMBOL: Final = struct.Struct("<IBBHQQ")
+_IDENT: Final = b"\x7fELF\x02\x01"
+"""The magic, ELFCLASS64, ELFDATA2LSB."""
+
+_PT_LOAD: Final = 1
+_SHT_SYMTAB: Final = 2
+_SHT_DYNSYM: Final = 11
+_STT_FUNC: Final = 2
+
+
+class _Section(NamedTuple):
+    """What is read of a section header."""
+
+    kind: int
+    offset: int
+    size: int
+    link: int
+
+
+def function_offsets(path: Path, pattern: str) -> dict[str, int]:
+    """Return the offsets of the functions whose name matches a pattern, in bytes into the file.
+
+    Args:
+        path: a 64-bit little-endian ELF file.
+        pattern: a name, or one with ``*``, ``?`` and ``[...]``.
+
+    Raises:
+        InputError: it cannot be read or is no such file.
+    """
+    try:
+        data = path.read_bytes()
+        if data[:6] != _IDENT:
+            raise InputError("no 64-bit little-endian ELF file", where=str(path))
+        _, _, _, _, _, phoff, shoff, _, _, phsize, phnum, shsize, shnum, _ = _HEADER.unpack_from(
+            data
+        )
+        segments = [_SEGMENT.unpack_from(data, phoff + phsize * number) for number in range(phnum)]
+        rows = [_SECTION.unpack_from(data, shoff + shsize * number) for number in range(shnum)]
+        sections = [_Section(row[1], row[4], row[5], row[6]) for row in rows]
+        found = {}
+        for name, address in _functions(data, sections):
+            for kind, _, offset, start, _, size, _, _ in segments:
+                if kind == _PT_LOAD and start <= address < start + size:
+                    if fnmatchcase(name, pattern):
+                        found[name] = address - start + offset
+                    break
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except (struct.error, IndexError, ValueError, OverflowError):
+        raise InputError("a malformed ELF file", where=str(path)) from None
+    return found
+
+
+def _functions(data: bytes, sections: list[_Section]) -> Iterator[tuple[str, int]]:
+    """Yield name and address of every function that is defined."""
+    for table in sections:
+        if table.kind not in (_SHT_SYMTAB, _SHT_DYNSYM):
+            continue
+        names = sections[table.link]
+        symbols = data[table.offset : table.offset + table.size]
+        whole = len(symbols) // _SYMBOL.size * _SYMBOL.size
+        for name, info, _, section, address, _ in _SYMBOL.iter_unpack(symbols[:whole]):
+            if info & 0xF == _STT_FUNC and section:
+                start = names.offset + name
+                end = data.index(b"\0", start)
+                yield data[start:end].decode("utf-8", "surrogateescape"), address
