@@ -17,16 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from bpfseal.kernel.model.profile import PROFILES, Profile
-from bpfseal.kernel.scenario import (
-    Collection,
-    Outcome,
-    Scenario,
-    boot_model,
-    groups_of,
-    read_collection,
-    run_scenario,
-)
-from bpfseal.kernel.scenario_keys import KeyStore
+from bpfseal.kernel.model.subject import boot_model, groups_of
+from bpfseal.kernel.scenario import Collection, Outcome, Scenario, read_collection, run_scenario
+from bpfseal.kernel.scenario_keys import with_signatures
 
 CONFORMANCE = Path(__file__).resolve().parents[1] / "conformance"
 
@@ -37,23 +30,23 @@ STATISTICS = "processed "
 """How the last line of a verifier's log begins, which the model does not write."""
 
 
-def answers(profile: Profile, keys: KeyStore) -> dict[str, tuple[Outcome, str]]:
+def answers(profile: Profile) -> dict[str, tuple[Outcome, str]]:
     """Return what the model answers to each case, with what its program returned."""
     found: dict[str, tuple[Outcome, str]] = {}
     for path in sorted(CONFORMANCE.glob("*.json")):
         if path.name == "schema.json":
             continue
-        collection = read_collection(path)
+        collection = with_signatures(read_collection(path))
         for scenario in collection.scenarios:
-            found |= _answers(scenario, collection, profile, keys)
+            found |= _answers(scenario, collection, profile)
     return found
 
 
 def _answers(
-    scenario: Scenario, collection: Collection, profile: Profile, keys: KeyStore
+    scenario: Scenario, collection: Collection, profile: Profile
 ) -> dict[str, tuple[Outcome, str]]:
     subject = boot_model(scenario, profile)
-    outcomes = run_scenario(scenario, collection, subject, groups_of(profile), keys).outcomes
+    outcomes = run_scenario(scenario, collection, subject, groups_of(profile)).outcomes
     found = {}
     for index, outcome in enumerate(outcomes):
         if outcome.step.measured_as:
@@ -86,12 +79,11 @@ def main() -> int:
     """Print agreed and total of each measurement, and every difference."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("measurements", nargs="+", metavar="PROFILE=FILE")
-    keys = KeyStore()
     bad = 0
     for given in parser.parse_args().measurements:
         name, _, path = given.partition("=")
         measured = json.loads(Path(path).read_text())
-        modelled = answers(PROFILES[name], keys)
+        modelled = answers(PROFILES[name])
         lines = []
         for case, result in measured["cases"].items():
             if case in modelled:

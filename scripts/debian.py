@@ -1,7 +1,9 @@
 """Fetch packages from any suite of the Debian mirror that this machine already uses.
 
 The suite gets lists and a cache of its own, so the machine's own package state stays untouched. apt
-verifies everything against the archive's keyring.
+verifies what it downloads: the suite's release file against the archive's keyring, the list of
+packages against the release file, and each package against the list. The SHA-256 of a verified file
+is kept beside it, and compared before the file is used again.
 
 Example:
     >>> fetch(["bpftool/trixie-backports"], ["trixie", "trixie-backports"], Path("build"))
@@ -9,8 +11,10 @@ Example:
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,12 +67,21 @@ class _Apt:
         self._flags = [t for name, value in options.items() for t in ("-o", f"{name}={value}")]
         self._is_fresh = False
 
-    def ask(self, program: str, *arguments: str) -> str:
-        """Run an apt program on fresh lists and return what it prints."""
+    def download(self, package: str) -> Path:
+        """Download a package, which apt verifies, and note its digest."""
+        with tempfile.TemporaryDirectory(dir=self._directory) as incoming:
+            self.ask("apt-get", "-qq", "download", package, directory=Path(incoming))
+            (arrived,) = Path(incoming).glob("*.deb")
+            path = arrived.rename(self._directory / arrived.name)
+        keep_digest(path)
+        return path
+
+    def ask(self, program: str, *arguments: str, directory: Path | None = None) -> str:
+        """Run an apt program on fresh lists, in a directory, and return what it prints."""
         if not self._is_fresh:
             _run(["apt-get", *self._flags, "-qq", "update"], self._directory)
             self._is_fresh = True
-        return _run([program, *self._flags, *arguments], self._directory)
+        return _run([program, *self._flags, *arguments], directory or self._directory)
 
 
 def names(suites: Sequence[str], directory: Path) -> list[str]:
@@ -86,7 +99,8 @@ def fetch(packages: Sequence[str], suites: Sequence[str], directory: Path) -> li
     Args:
         packages: names, each with ``/SUITE`` behind it where it matters.
         suites: the suites to look in.
-        directory: where everything goes; packages that are there already are not fetched again.
+        directory: where everything goes; packages that are there already, as they were verified,
+            are not fetched again.
 
     Raises:
         FetchError: apt cannot get one of them.
@@ -95,11 +109,31 @@ def fetch(packages: Sequence[str], suites: Sequence[str], directory: Path) -> li
     files = []
     for package in packages:
         pattern = f"{package.partition('/')[0]}_*.deb"
-        if not (found := sorted(directory.glob(pattern))):
-            apt.ask("apt-get", "-qq", "download", package)
-            found = sorted(directory.glob(pattern))
+        found = [path for path in sorted(directory.glob(pattern)) if is_intact(path)]
+        if not found:
+            found = [apt.download(package)]
         files.append(found[-1])
     return files
+
+
+def keep_digest(path: Path) -> None:
+    """Note the SHA-256 of a file that was just verified, or made from one that was."""
+    _digest_file(path).write_text(_digest(path))
+
+
+def is_intact(path: Path) -> bool:
+    """Tell whether a file is there and has the digest that was noted."""
+    noted = _digest_file(path)
+    return path.exists() and noted.exists() and noted.read_text() == _digest(path)
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unpack(package: Path, directory: Path) -> None:

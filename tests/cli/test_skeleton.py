@@ -17,7 +17,7 @@ def signed(cli: Cli, keys: Keys) -> str:
 
 @pytest.mark.parametrize(
     ("language", "text"),
-    [("c", "exectrace_bpf__open_and_load(void)"), ("python", "def load(kernel: Kernel")],
+    [("c", "exectrace_bpf__open_and_load(void)"), ("python", "def load(kernel: Any = None")],
 )
 def test_source_goes_to_stdout_or_a_file(cli: Cli, signed: str, language: str, text: str) -> None:
     done = cli("skeleton", language, signed)

@@ -7,7 +7,7 @@ can. The maps are those of `MAPS`, by their index in the fd array.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from errno import E2BIG, EACCES, EINVAL
+from errno import E2BIG, EACCES, EBADF, EINVAL
 from typing import Final, NamedTuple
 
 from bpfseal.bpf import opcodes as op
@@ -97,6 +97,26 @@ REFUSALS: Final[dict[str, Refusal]] = {
     "functions whose stacks do not fit together": Refusal(
         (st_mem(DW, 10, -256, 0), Insn(0x85, 0, 1, 0, 1), X, st_mem(DW, 10, -264, 0), R0, X),
         EACCES, "combined stack size of 2 calls is 528. Too large"),
+    # fields, which are looked at where a path leads but for those of loads
+    "a reserved field": Refusal((R0, Insn(op.JMP | op.EXIT, 1)), EINVAL,
+        "BPF_EXIT uses reserved fields"),
+    "a reserved field behind a register without a value": Refusal(
+        (mov64_reg(0, 2), Insn(op.JMP | op.EXIT, 1)), EACCES, "R2 !read_ok"),
+    "a reserved field of a load": Refusal(
+        (mov64_reg(0, 2), Insn(op.LDX | op.MEM | DW, 0, 10, -8, 1), X), EINVAL,
+        "BPF_LDX uses reserved fields"),
+    "an opcode that does not exist": Refusal((mov64_reg(0, 2), Insn(0xFF), X), EINVAL,
+        "unknown opcode ff"),
+    "a register that does not exist": Refusal((mov64_reg(0, 12), X), EINVAL, "R12 is invalid"),
+    "the frame pointer written from no value": Refusal((mov64_reg(10, 2), X), EACCES,
+        "R2 !read_ok"),
+    "the frame pointer written": Refusal((mov64_imm(10, 0), *END), EACCES,
+        "frame pointer is read only"),
+    "a closed fd for a map, before an opcode that does not exist": Refusal(
+        (*ld_imm64(1, op.PSEUDO_MAP_FD, 9999), Insn(0xFF), X), EBADF,
+        "fd 9999 is not pointing to valid bpf_map"),
+    "an opcode that does not exist, before a closed fd": Refusal(
+        (Insn(0xFF), *ld_imm64(1, op.PSEUDO_MAP_FD, 9999), X), EINVAL, "unknown opcode ff"),
     # registers
     "a register without a value": Refusal((mov64_reg(0, 2), X), EACCES, "R2 !read_ok"),
     "no result": Refusal((X,), EACCES, "R0 !read_ok"),
@@ -187,6 +207,7 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "R1 pointer += pointer prohibited"),
     "too far": Refusal((alu64_imm(op.ADD, 1, 1 << 29), *END), EINVAL,
         "math between ctx pointer and 536870912 is not allowed"),
+    "a division of no value by zero": Refusal((alu64_imm(op.DIV, 2, 0), X), EACCES, "R2 !read_ok"),
     "division by zero": Refusal((R0, alu64_imm(op.DIV, 0, 0), X), EINVAL, "div by zero"),
     "a shift by the width": Refusal((R0, alu64_imm(op.LSH, 0, 64), X), EINVAL, "invalid shift 64"),
     # helpers

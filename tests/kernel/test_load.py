@@ -285,5 +285,9 @@ def test_the_synthetic_kernel_btf_says_what_it_assumed() -> None:
     _example(kernel)
     assert kernel.btf.assumed == [
         "typedef btf_trace_sched_process_exec",
+        "field task_struct.tgid",
         "typedef btf_trace_sched_process_exit",
+        "field task_struct.pid",
+        "field task_struct.real_parent",
+        "field task_struct.comm",
     ]

@@ -19,7 +19,6 @@ import bpfseal
 from .cpio import Archive
 
 BUSYBOX = Path("/bin/busybox")
-AGENT = "agent.py"
 
 _SKIPPED = {
     "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "site-packages",
@@ -38,6 +37,10 @@ _SKIPPED_MODULES = (
 )
 _UNCHECKED_HASH = b"\x01\0\0\0" + bytes(8)
 
+_TESTS = Path(__file__).parents[1]
+_OURS = ("vm/__init__.py", "vm/exercises.py", "vm/inside", "support/kernel_objects.py")
+"""What of the tests goes into a guest, beside bpfseal."""
+
 INIT = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
@@ -45,16 +48,19 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mount -t tmpfs tmpfs /tmp
 /bin/busybox mount -t securityfs securityfs /sys/kernel/security
 /bin/busybox mount -t bpf bpf /sys/fs/bpf
+/bin/busybox mount -t tracefs tracefs /sys/kernel/tracing
+/bin/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
+/bin/busybox ip link set lo up
 export PATH=/bin LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/packages
 for port in /sys/class/virtio-ports/vport*; do out=/dev/${port##*/}; done
-python3 /agent.py /jobs >$out 2>/tmp/errors
+python3 -m vm.inside.agent /jobs >$out 2>/tmp/errors
 echo "exit $?" >$out
 /bin/busybox cat /tmp/errors
 /bin/busybox poweroff -f
 """
 
 
-def build_base(agent: Path) -> bytes:
+def build_base() -> bytes:
     """Return the archive that all guests share."""
     archive = Archive()
     for name in ("proc", "sys", "dev", "tmp", "bin", "etc"):
@@ -63,7 +69,6 @@ def build_base(agent: Path) -> bytes:
     archive.add_device("dev/null", 1, 3)
     archive.add_file(BUSYBOX, "bin/busybox")
     archive.add("init", INIT.encode(), 0o755)
-    archive.add("agent.py", agent.read_bytes())
     interpreter = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
     archive.add_link("bin/python3", str(interpreter))
     modules = _extension_modules()
@@ -73,6 +78,10 @@ def build_base(agent: Path) -> bytes:
         archive.add_file(path)
     _add_package(archive, Path(sysconfig.get_path("stdlib")), None)
     _add_package(archive, Path(bpfseal.__file__).parent, "packages/bpfseal")
+    for name in _OURS:
+        path = _TESTS / name
+        for module in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            _add_module(archive, module, f"packages/{module.relative_to(_TESTS)}")
     return archive.encode()
 
 
@@ -97,9 +106,13 @@ def _add_package(archive: Archive, folder: Path, name: str | None) -> None:
         parts = set(relative.parts[:-1])
         if parts & _SKIPPED or any(part.startswith("config-") for part in parts):
             continue
-        try:
-            code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
-        except (SyntaxError, ValueError):
-            continue  # the standard library holds files that are meant not to compile
-        target = f"{name}/{relative}" if name else str(path)
-        archive.add(f"{target}c", MAGIC_NUMBER + _UNCHECKED_HASH + marshal.dumps(code))
+        _add_module(archive, path, f"{name}/{relative}" if name else str(path))
+
+
+def _add_module(archive: Archive, path: Path, target: str) -> None:
+    """Add a compiled module."""
+    try:
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return  # the standard library holds files that are meant not to compile
+    archive.add(f"{target}c", MAGIC_NUMBER + _UNCHECKED_HASH + marshal.dumps(code))

@@ -245,8 +245,8 @@ LINK_KINDS: Mapping[str, AttrLayout] = MappingProxyType(
         "netkit": _layout(("relative_fd", 16, 4), ("expected_revision", 24, 8)),
     }
 )
-"""What differs from kind to kind of link: the members of the union in LINK_CREATE, by name. Those of
-``iter`` have no name of their own."""
+"""What differs from kind to kind of link: the members of the union in LINK_CREATE, by name. Those
+of ``iter`` have no name of their own."""
 
 RAW_TRACEPOINT_OPEN = _layout(("name", 0, 8), ("prog_fd", 8, 4), ("cookie", 16, 8))
 

@@ -15,8 +15,9 @@ Example:
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import merge
@@ -43,9 +44,10 @@ MAX_RESOLVE_DEPTH = 32
 POINTER_SIZE = 8
 """Bytes of a pointer in BPF."""
 
-_FEW_NAMES = 8
-"""Up to so many names are looked for one by one, each at the speed of list.index."""
+_FEW_NAMES = 32
+"""Up to so many names are looked for one by one, each at the speed of bytes.find."""
 
+_KIND_MASK = 0x7F
 _MAX_KIND = max(Kind)
 _KINDS = tuple(Kind(number) for number in range(_MAX_KIND + 1))
 
@@ -146,7 +148,9 @@ class Btf:
         if not strings or strings[0] or strings[-1]:
             raise InputError("BTF string section does not begin and end with zero", where=where)
         types_offset = header_size + type_off
-        words = struct.unpack_from(f"{sign}{type_len // 4}I", raw, types_offset)
+        words = array("I", raw[types_offset : types_offset + type_len])
+        if sys.byteorder != byteorder:
+            words.byteswap()
         starts, kinds = _find_starts(words, where)
         btf = cls(raw, byteorder, words, starts, kinds, strings, types_offset)
         if not trusted:
@@ -215,10 +219,11 @@ class Btf:
         return self.words[self.starts[type_id] + HEADER_WORDS + index]
 
     @cached_property
-    def _name_offsets(self) -> list[int]:
-        """The string offset of each type's name, by type id."""
-        words = self.words
-        return [0, *(words[start] for start in self.starts[1:])]
+    def _name_offsets(self) -> bytes:
+        """The string offset of each type's name as 32-bit words, by type id."""
+        names = array("I", [0])  # void, which has no record
+        names.extend(map(self.words.__getitem__, self.starts[1:]))
+        return names.tobytes()
 
     def find(self, name: str, *kinds: Kind) -> int | None:
         """Return the lowest id of a type with this name, of one of `kinds` if any are given."""
@@ -236,16 +241,17 @@ class Btf:
     def ids_named_at(self, offsets: Collection[int]) -> Iterator[int]:
         """Yield the ids of the types whose name lies at one of these string offsets, in order."""
         if len(offsets) > _FEW_NAMES:
-            return (type_id for type_id, at in enumerate(self._name_offsets) if at in offsets)
+            names = memoryview(self._name_offsets).cast("I")
+            return (type_id for type_id, at in enumerate(names) if type_id and at in offsets)
         return merge(*(self._ids_named_at(offset) for offset in offsets))
 
     def _ids_named_at(self, offset: int) -> Iterator[int]:
-        names = self._name_offsets
-        type_id = 0
-        with suppress(ValueError):  # what list.index raises behind the last one
-            while True:
-                type_id = names.index(offset, type_id + 1)
-                yield type_id
+        wanted = array("I", [offset])
+        at = self._name_offsets.find(wanted, wanted.itemsize)
+        while at >= 0:
+            if at % wanted.itemsize == 0:
+                yield at // wanted.itemsize
+            at = self._name_offsets.find(wanted, at + 1)
 
     def skip_modifiers(self, type_id: int) -> BtfType:
         """Follow typedefs, const, volatile, restrict and type tags to the type behind them.
@@ -314,22 +320,29 @@ def _find_starts(words: Sequence[int], where: str) -> tuple[list[int], bytes]:
     """Return the index of each type's first word, and each type's kind."""
     starts, kinds = [0], bytearray(1)
     fixed = [FIXED_WORDS.get(kind, 0) + HEADER_WORDS for kind in _KINDS]
+    fixed += [HEADER_WORDS] * (_KIND_MASK + 1 - len(fixed))
     entry = [MEMBER_WORDS.get(kind, 0) for kind in _KINDS]
+    entry += [0] * (_KIND_MASK + 1 - len(entry))
     index, end = 0, len(words)
-    while index < end:
-        if index + HEADER_WORDS > end:
-            raise InputError(f"type {len(starts)} is cut off", where=where)
+    add_start, add_kind = starts.append, kinds.append
+    while index < end - 1:
         info = words[index + 1]
-        kind = info >> 24 & 0x7F
-        if not 0 < kind <= _MAX_KIND:
-            raise InputError(f"type {len(starts)} has unknown kind {kind}", where=where)
-        starts.append(index)
-        kinds.append(kind)
+        kind = info >> 24 & _KIND_MASK
+        add_start(index)
+        add_kind(kind)
         index += fixed[kind]
-        if entry[kind]:
-            index += entry[kind] * (info & 0xFFFFFF)
-    if index != end:
-        raise InputError(f"type {len(starts) - 1} reaches behind the type section", where=where)
+        size = entry[kind]
+        if size:
+            index += size * (info & 0xFFFFFF)
+    if max(kinds) > _MAX_KIND or 0 in kinds[1:]:
+        wrong = next(n for n, kind in enumerate(kinds) if n and not 0 < kind <= _MAX_KIND)
+        raise InputError(f"type {wrong} has unknown kind {kinds[wrong]}", where=where)
+    if index < end:
+        raise InputError(f"type {len(starts)} is cut off", where=where)
+    if index > end:
+        is_cut = starts[-1] + HEADER_WORDS > end
+        what = "is cut off" if is_cut else "reaches behind the type section"
+        raise InputError(f"type {len(starts) - 1} {what}", where=where)
     return starts, bytes(kinds)
 
 

@@ -7,9 +7,7 @@ hand back the same maps and programs, and names are fit for source code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from bpfseal.bpf.uapi import MapFlag
 from bpfseal.btf.btf import Btf
@@ -17,13 +15,10 @@ from bpfseal.btf.kinds import Kind
 from bpfseal.bundle.c_types import Variable, is_identifier, section_variables
 from bpfseal.bundle.integrity import check_loader_btf, check_metadata
 from bpfseal.bundle.model import Bundle, SignedLoader
-from bpfseal.errors import InputError, UsageError
-from bpfseal.loader.model import MapEntry, ProgramEntry
+from bpfseal.bundle.variants import loadable_variants
+from bpfseal.errors import InputError
+from bpfseal.loader.model import MapEntry
 from bpfseal.loader.reading import Command, LoaderReading, read_loader
-from bpfseal.scheme import STRONGEST_FIRST, UNSIGNED
-
-_ORDER: Final = tuple(scheme.name for scheme in (*STRONGEST_FIRST, UNSIGNED))
-"""The order in which a skeleton tries its variants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,50 +51,16 @@ def chosen_variants(bundle: Bundle) -> tuple[SignedLoader, ...]:
         VerificationError: the metadata is not what the signed instructions vouch for.
         InputError: the variants differ in maps or programs, or a name is no identifier.
     """
-    variants = sorted(
-        bundle.variants, key=lambda variant: _ORDER.index(variant.loader.scheme_name)
-    )
-    if not variants:
-        raise UsageError("the bundle holds no loader")
-    if len(variants) > 1:
-        variants = [entry for entry in variants if entry.loader.scheme_name != UNSIGNED.name]
+    variants = loadable_variants(bundle)
     for variant in variants:
-        _check(variant)
-    first = variants[0].loader
-    for variant in variants[1:]:
-        loader = variant.loader
-        if (loader.maps, loader.programs, loader.byteorder) != (
-            first.maps,
-            first.programs,
-            first.byteorder,
-        ):
-            raise InputError("the variants make different maps or programs", where=bundle.name)
-    _check_names(bundle.name, first.maps, first.programs)
-    return tuple(variants)
-
-
-def _check(variant: SignedLoader) -> None:
-    loader = variant.loader
-    if not loader.scheme.signed_parts:
-        return
-    if not variant.signatures:
-        raise UsageError(
-            f"the variant {loader.scheme_name} is not signed",
-            hint="bpfseal sign, or --scheme unsigned of an object",
-        )
-    check_metadata(loader)
-    check_loader_btf(loader)
-
-
-def _check_names(name: str, maps: Sequence[MapEntry], programs: Sequence[ProgramEntry]) -> None:
-    idents = [entry.ident for entry in maps]
-    names = [entry.name for entry in programs]
-    for text in (name, *idents, *names):
-        if not is_identifier(text):
-            raise InputError(f"{text!r} is no name for source code", where=name)
-    for group in (idents, names):
-        if len(set(group)) < len(group):
-            raise InputError("two maps or two programs have the same name", where=name)
+        check_metadata(variant.loader)
+        check_loader_btf(variant.loader)
+    loader = variants[0].loader
+    idents = (entry.ident for entry in loader.maps)
+    for name in (bundle.name, *idents, *(entry.name for entry in loader.programs)):
+        if not is_identifier(name):
+            raise InputError(f"{name!r} is no name for source code", where=bundle.name)
+    return variants
 
 
 def global_data(variant: SignedLoader) -> tuple[GlobalData, ...]:

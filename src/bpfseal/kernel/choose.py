@@ -20,7 +20,7 @@ from typing import Final
 
 from bpfseal.bpf.uapi import KeyringId
 from bpfseal.bundle.model import Bundle, SignedLoader
-from bpfseal.bundle.skeleton_variants import chosen_variants
+from bpfseal.bundle.variants import loadable_variants
 from bpfseal.errors import KernelError, UsageError, VerificationError
 from bpfseal.kernel.load import (
     REFUSED_STEPS,
@@ -105,7 +105,7 @@ def _candidates(kernel: Kernel, bundle: Bundle, scheme: str) -> tuple[SignedLoad
             "nothing in the bundle is signed",
             hint=f"bpfseal sign, or --scheme {UNSIGNED.name} of an object",
         )
-    variants = chosen_variants(bundle)
+    variants = loadable_variants(bundle)
     wanted = kernel.accepted_scheme()
     if wanted is None:
         return variants

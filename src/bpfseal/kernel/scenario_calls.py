@@ -42,7 +42,6 @@ KEYRINGS: Final = MappingProxyType(
 _LOG_SIZE: Final = 1 << 16
 _ATTR_SIZE: Final = 168
 _MAP_CREATE_SIZE: Final = 96
-_MAP_INFO_SIZE: Final = 104
 
 Arguments = Mapping[str, Any]
 
@@ -200,9 +199,7 @@ def _map_freeze(run: Run, given: Arguments) -> Answer:
 
 def _map_hash(run: Run, given: Arguments) -> Answer:
     digest = run.pointer(bytes(2 * SHA256_SIZE))
-    info = layouts.MAP_INFO.pack(
-        size=_MAP_INFO_SIZE, hash=digest, hash_size=given.get("size", SHA256_SIZE)
-    )
+    info = layouts.MAP_INFO.pack(hash=digest, hash_size=given.get("size", SHA256_SIZE))
     packed = layouts.OBJ_GET_INFO_BY_FD.pack(
         bpf_fd=run.number(given["map"]), info_len=len(info), info=run.pointer(info)
     )

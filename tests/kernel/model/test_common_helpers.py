@@ -32,7 +32,9 @@ class Bench:
 
     def call(self, helper: Helper, *arguments: int) -> int:
         r1, r2, r3, r4, r5 = (*arguments, *(0,) * (5 - len(arguments)))
-        return self.helpers[helper](self.machine, r1, r2, r3, r4, r5)
+        answer = self.helpers[helper](self.machine, r1, r2, r3, r4, r5)
+        assert isinstance(answer, int)
+        return answer
 
     def array(self, entries: int = 3, flags: int = 0) -> ModelMap:
         made = ModelMap(MapAttributes(MapType.ARRAY, 4, 8, entries, flags=flags), self.state.memory)

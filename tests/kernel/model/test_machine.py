@@ -332,7 +332,7 @@ def test_an_atomic_on_read_only_memory_is_a_fault(size: int) -> None:
 
 def test_the_budget_ends_a_loop() -> None:
     assert run(NOTHING, EXIT, budget=2) == 0
-    assert fault_of(NOTHING, EXIT, budget=1) == "test, insn 0: the budget of 1 insns is used up"
+    assert fault_of(NOTHING, EXIT, budget=1) == "test, insn 1: the budget of 1 insns is used up"
     assert "insn 0: the budget of 1000 insns is used up" in fault_of(jump(-1), EXIT)
 
 

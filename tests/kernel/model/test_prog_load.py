@@ -310,7 +310,7 @@ def test_a_program_writes_its_own_frozen_map_but_not_a_read_only_one() -> None:
             ProgType.SYSCALL, "p", code, "GPL", flags=ProgFlag.SLEEPABLE, fd_array=(fd,)
         )
         assert kernel.prog_run(kernel.prog_load(request), bytes(CTX_SIZE)).retval == 0
-        return kernel.map_lookup(fd, bytes(4))
+        return kernel.map_lookup(fd, bytes(4), 8)
 
     assert load_and_run(0) == b"\7" + bytes(7)
     with pytest.raises(KernelError, match="write into map forbidden") as refused:

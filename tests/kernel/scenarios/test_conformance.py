@@ -15,22 +15,14 @@ from bpfseal.bpf.uapi import Cmd
 from bpfseal.errors import InputError, KernelError
 from bpfseal.kernel.linux.subject import LinuxSubject
 from bpfseal.kernel.model.profile import PROFILES, Profile
-from bpfseal.kernel.scenario import (
-    Collection,
-    Report,
-    Scenario,
-    boot_model,
-    groups_of,
-    read_collection,
-    run_scenario,
-)
+from bpfseal.kernel.model.subject import boot_model, groups_of
+from bpfseal.kernel.scenario import Collection, Report, Scenario, read_collection, run_scenario
 from bpfseal.kernel.scenario_calls import CALLS
-from bpfseal.kernel.scenario_keys import KeyStore
+from bpfseal.kernel.scenario_keys import with_signatures
 from support.json_schema import violations
 
 CONFORMANCE = Path(__file__).parents[3] / "conformance"
 FILES = sorted(path.name for path in CONFORMANCE.glob("*.json") if path.name != "schema.json")
-KEYS = KeyStore()
 
 UPSTREAM = [
     "loadtime_no_map",
@@ -56,7 +48,7 @@ UPSTREAM = [
 
 @cache
 def collection(name: str) -> Collection:
-    return read_collection(CONFORMANCE / name)
+    return with_signatures(read_collection(CONFORMANCE / name))
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
@@ -65,7 +57,7 @@ def test_the_model_answers_as_expected(name: str, profile: Profile) -> None:
     found: list[str] = []
     for scenario in collection(name).scenarios:
         subject = boot_model(scenario, profile)
-        report = run_scenario(scenario, collection(name), subject, groups_of(profile), KEYS)
+        report = run_scenario(scenario, collection(name), subject, groups_of(profile))
         found += report.differences
     assert found == []
 
@@ -99,7 +91,7 @@ def test_a_wrong_expectation_is_reported() -> None:
     given = collection("maps.json")
     scenario = next(s for s in given.scenarios if s.name == "freeze-and-hash")
     profile = PROFILES["7.3"]
-    report = run_scenario(scenario, given, boot_model(scenario, profile), ("none", "any"), KEYS)
+    report = run_scenario(scenario, given, boot_model(scenario, profile), ("none", "any"))
     assert "freeze-and-hash: map_hash: EPERM" in report.differences[0]
 
 
@@ -143,7 +135,7 @@ def _run_in_a_thread(scenario: Scenario, given: Collection, groups: tuple[str, .
     reports: list[Report] = []
 
     def run() -> None:
-        reports.append(run_scenario(scenario, given, LinuxSubject(), groups, KEYS))
+        reports.append(run_scenario(scenario, given, LinuxSubject(), groups))
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bpfseal.kernel.protocol import Kernel
 
 AUTO: Final = "auto"
+_ENDINGS: Final = (signal.SIGINT, signal.SIGTERM)
 KEYRINGS: Final = {keyring.name.lower().replace("_", "-"): keyring.value for keyring in KeyringId}
 
 
@@ -98,11 +99,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
             status = target.explain(refused)
             document |= {"allowed": False, "refusal": _refusal(refused)}
         document |= target.fields()
+        is_held = args.hold and status == 0
+        if is_held:  # before the result is printed: whoever reads it may end this process at once
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
         console.result(input=args.input, **document)
         _print(document, console)
-        if args.hold and status == 0:
+        target.show(console)
+        if is_held:
             console.finish(status)
-            _hold()
+            sys.stdout.flush()
+            signal.sigwait(_ENDINGS)
     return status
 
 
@@ -145,14 +151,6 @@ def _enrolled(target: Target, keyring_id: int, certificates: Sequence[bytes]) ->
 def _close(kernel: Kernel, fd: int) -> None:
     with suppress(KernelError):
         kernel.close(fd)
-
-
-def _hold() -> None:
-    """Wait until somebody ends the process."""
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    sys.stdout.flush()  # whoever reads it may send the signal at once
-    signal.sigwait(signals)
 
 
 def _came_up(loaded: LoadedSkeleton, target: Target) -> dict[str, Any]:

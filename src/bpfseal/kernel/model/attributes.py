@@ -81,7 +81,7 @@ class Attr:
         for field in ("map_name", "prog_name"):
             if field in self.layout.fields:
                 return self.text(field)
-        for field in ("map_fd", "prog_fd", "bpf_fd"):
+        for field in ("map_fd", "prog_fd", "bpf_fd", "link_fd"):
             if field in self.fields:
                 return f"fd {self[field]}"
         return f"BTF {self['btf_id']}" if "btf_id" in self.fields else f"{self['btf_size']} bytes"

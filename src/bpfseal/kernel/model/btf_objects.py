@@ -9,7 +9,7 @@ Example:
 from __future__ import annotations
 
 from errno import E2BIG, EINVAL
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.builder import BtfBuilder
@@ -17,6 +17,12 @@ from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError
 from bpfseal.kernel.model.fds import KernelObject
 from bpfseal.kernel.model.refusal import refusal
+
+if TYPE_CHECKING:
+    from bpfseal.kernel.model.state import KernelState
+
+VMLINUX_BTF_ID: Final = 1
+"""The id of the kernel's own BTF, which exists before any other."""
 
 MAX_BTF_SIZE: Final = 16 << 20
 """BTF_MAX_SIZE (include/linux/btf.h)."""
@@ -70,10 +76,24 @@ class BtfObject(KernelObject):
         return self.btf.type_by_id(type_id).name
 
 
+def btf_load(state: KernelState, raw: bytes) -> int:
+    """Load a BTF and return its fd.
+
+    Raises:
+        KernelError: EINVAL, E2BIG.
+    """
+    loaded = BtfObject.load(raw)
+    state.btf_count += 1
+    loaded.id = VMLINUX_BTF_ID + state.btf_count
+    return state.fds.install(loaded)
+
+
 def kernel_btf_object() -> BtfObject:
     """Return an object that stands for the kernel's own BTF; it is of use to nobody but to be one.
 
     What the BTF says is asked of `bpfseal.kernel.model.kernel_btf`.
     """
     raw = BtfBuilder().encode()
-    return BtfObject(raw, Btf.from_bytes(raw), is_kernel=True)
+    kernel = BtfObject(raw, Btf.from_bytes(raw), is_kernel=True)
+    kernel.id = VMLINUX_BTF_ID
+    return kernel

@@ -20,6 +20,7 @@ from itertools import count
 from typing import Final
 
 from bpfseal.bpf.uapi import Helper
+from bpfseal.kernel.model.callback_helpers import for_each_map_elem, loop
 from bpfseal.kernel.model.machine import HelperFunction, Machine
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.memory import MemoryFault
@@ -99,6 +100,9 @@ def common_helpers(state: KernelState, chance: random.Random) -> dict[int, Helpe
         Helper.MAP_LOOKUP_ELEM: lookup,
         Helper.MAP_UPDATE_ELEM: update,
         Helper.MAP_DELETE_ELEM: delete,
+        Helper.FOR_EACH_MAP_ELEM: for_each_map_elem(map_at),
+        Helper.LOOP: loop,
+        Helper.STRNCMP: _strncmp,
         Helper.GET_CURRENT_COMM: _comm,
         Helper.PROBE_READ_STR: _copy_string,
         Helper.PROBE_READ_KERNEL_STR: _copy_string,
@@ -130,6 +134,14 @@ def _copy_string(machine: Machine, to: int, size: int, source: int, *_unused: in
         return -EFAULT
     machine.memory.write(to, text + b"\0")
     return len(text) + 1
+
+
+def _strncmp(machine: Machine, at: int, size: int, other_at: int, *_unused: int) -> int:
+    """Compare at most so many bytes of two strings (lib/string.c ``strncmp``)."""
+    size &= _U32
+    text = machine.memory.read(at, size).split(b"\0", 1)[0]
+    other = machine.memory.cstring(other_at, size)
+    return (text > other) - (text < other)
 
 
 def _strtol(machine: Machine, at: int, size: int, flags: int, to: int, *_unused: int) -> int:

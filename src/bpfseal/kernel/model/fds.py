@@ -20,9 +20,14 @@ from bpfseal.kernel.model.refusal import refusal
 
 
 class KernelObject:
-    """Something that fds refer to."""
+    """Something that fds refer to.
+
+    Attributes:
+        id: the number that the kernel tells of it, in a count of its kind; 0 for none.
+    """
 
     def __init__(self) -> None:
+        self.id = 0
         self._references = 0
 
     def hold(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from errno import EINVAL
 
-from bpfseal.kernel.model.btf_objects import BtfObject, kernel_btf_object
+from bpfseal.kernel.model.btf_objects import btf_load, kernel_btf_object
 from bpfseal.kernel.model.fds import OpenFile
 from bpfseal.kernel.model.kernel_btf import (
     ExtendedBtf,
@@ -33,10 +33,12 @@ from bpfseal.kernel.model.map_facts import MapFacts
 from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.memory import Region
+from bpfseal.kernel.model.object_calls import ObjectCalls
 from bpfseal.kernel.model.profile import KFUNC_SERIES, Profile
 from bpfseal.kernel.model.prog_load import prog_load
 from bpfseal.kernel.model.program import LinkFacts, LoadedProgram, ModelProgram, ProgAttributes
 from bpfseal.kernel.model.refusal import refusal
+from bpfseal.kernel.model.rights import ALL_RIGHTS, Rights
 from bpfseal.kernel.model.run import run_program
 from bpfseal.kernel.model.schemes import scheme_for
 from bpfseal.kernel.model.state import Call, KernelState
@@ -44,8 +46,8 @@ from bpfseal.kernel.model.user_calls import user_bpf
 from bpfseal.kernel.protocol import NO_POINTERS, MapCreate, ProgLoad, RunResult
 
 
-class ModelKernel:
-    """A kernel, and the process that loads on it. It implements `bpfseal.kernel.protocol.Kernel`.
+class ModelKernel(ObjectCalls):
+    """A kernel, and the process on it: an implementation of `bpfseal.kernel.protocol.MapKernel`.
 
     Args:
         profile: which kernel it is.
@@ -54,6 +56,7 @@ class ModelKernel:
         hooks: LSM hooks, asked in order.
         bpf_keyring_unsealed: the boot parameter ``bpf.keyring_unsealed=1`` of kernels that have
             the keyring ``.bpf``.
+        rights: what the process that loads may do.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class ModelKernel:
         symbols: KernelSymbols | None = None,
         hooks: Sequence[Hook] = (),
         bpf_keyring_unsealed: bool = False,
+        rights: Rights = ALL_RIGHTS,
     ) -> None:
         self._mappings: dict[int, tuple[ModelMap, Region]] = {}
         btf = ExtendedBtf(kernel_btf or SyntheticBtf(), profile.kfuncs)
@@ -73,6 +77,7 @@ class ModelKernel:
             symbols or SyntheticSymbols(),
             tuple(hooks),
             bpf_keyring_unsealed=bpf_keyring_unsealed,
+            rights=rights,
         )
 
     # What the kernel is, and what has happened on it.
@@ -152,14 +157,6 @@ class ModelKernel:
             KernelError: EBADF, EINVAL.
         """
         return self._state.fds.get_as(fd, ModelMap).facts
-
-    def map_lookup(self, fd: int, key: bytes) -> bytes | None:
-        """Return the value of a key, or ``None``.
-
-        Raises:
-            KernelError: EBADF, EINVAL.
-        """
-        return self._state.fds.get_as(fd, ModelMap).lookup(key)
 
     def open_file(self, name: str, fd: int | None = None) -> int:
         """Open a file of the caller's own, at `fd` if one is given, and return its fd."""
@@ -269,7 +266,7 @@ class ModelKernel:
             "user",
             "btf_load",
             f"{len(data)} bytes",
-            lambda: self._state.fds.install(BtfObject.load(data)),
+            lambda: btf_load(self._state, data),
         )
 
     def prog_load(self, request: ProgLoad) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bpfseal.btf.btf import Btf
+from bpfseal.btf.core import TargetTypes
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError
 
@@ -55,7 +56,7 @@ class KernelBtf(Protocol):
         """Whether a struct of the kernel has a field."""
 
     @property
-    def types(self) -> Btf | None:
+    def types(self) -> TargetTypes | None:
         """All types of the kernel, ``None`` where they are taken on trust."""
 
     def assume(self, what: str) -> None:
@@ -80,14 +81,14 @@ class BtfFile:
         """The file."""
         return self._where
 
-    @property
-    def types(self) -> Btf:
+    @cached_property
+    def types(self) -> TargetTypes:
         """All types of the kernel.
 
         Raises:
             InputError: the file is no valid BTF.
         """
-        return self._btf
+        return TargetTypes(self._btf)
 
     def assume(self, what: str) -> None:
         """Take something on trust: a file leaves nothing to that."""
@@ -205,7 +206,7 @@ class ExtendedBtf:
         return self._base.has_member(struct, member)
 
     @property
-    def types(self) -> Btf | None:
+    def types(self) -> TargetTypes | None:
         """Those of the BTF below."""
         return self._base.types
 

@@ -18,11 +18,11 @@ from bpfseal.kernel.model import lsm
 from bpfseal.kernel.model.machine import HelperFunction, Machine
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.processor import Trap
-from bpfseal.kernel.model.profile import VERIFY_METADATA
 from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
 from bpfseal.kernel.model.verdict import Verdict
+from bpfseal.loader.checks import VERIFY_KFUNC
 
 
 def kfuncs(state: KernelState, program: ModelProgram) -> dict[int, HelperFunction]:
@@ -34,16 +34,16 @@ def kfuncs(state: KernelState, program: ModelProgram) -> dict[int, HelperFunctio
     def verify(machine: Machine, map_at: int, hash_at: int, size: int, *_unused: int) -> int:
         subject = state.map_at(map_at)
         if subject is None:
-            raise Trap(f"{VERIFY_METADATA}: r1 is no pointer to a map")
+            raise Trap(f"{VERIFY_KFUNC}: r1 is no pointer to a map")
         expected = machine.memory.read(hash_at, size & 0xFFFFFFFF)
 
         def call() -> int:
             verify_metadata(state, program, subject, expected)
             return 0
 
-        return state.answer(program.name, VERIFY_METADATA, subject.label, call)
+        return state.answer(program.name, VERIFY_KFUNC, subject.label, call)
 
-    kernel_id = state.btf.known(VERIFY_METADATA, Kind.FUNC)
+    kernel_id = state.btf.known(VERIFY_KFUNC, Kind.FUNC)
     return {} if kernel_id is None else {kernel_id: verify}
 
 
@@ -81,4 +81,4 @@ def verify_metadata(
 
 
 def _refuse(number: int, message: str) -> KernelError:
-    return refusal(number, f"kernel/bpf/helpers.c {VERIFY_METADATA}", message)
+    return refusal(number, f"kernel/bpf/helpers.c {VERIFY_KFUNC}", message)

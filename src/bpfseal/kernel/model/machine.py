@@ -16,9 +16,10 @@ from types import MappingProxyType
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn
 from bpfseal.errors import BpfsealError
-from bpfseal.kernel.model.decode import Step, decode, insn_starts
+from bpfseal.kernel.model.decode import decode, insn_starts
 from bpfseal.kernel.model.memory import Memory, MemoryFault
-from bpfseal.kernel.model.processor import Processor, Trap
+from bpfseal.kernel.model.processor import Callbacks, Processor, RunEnded, Trap
+from bpfseal.kernel.model.translate import Code, Step
 
 _LAST = frozenset({op.JMP | op.EXIT, op.JMP | op.JA, op.JMP32 | op.JA})
 """Opcodes that a program may end with (check_subprogs in kernel/bpf/verifier.c)."""
@@ -66,26 +67,26 @@ class Program:
         return "" if first is None else self.lines[first]
 
     @cached_property
-    def steps(self) -> Mapping[int, Step]:
-        """What each insn does, by index. Second slots of ld_imm64 have no step.
+    def code(self) -> Code:
+        """The program as functions.
 
         Raises:
             MachineFault: if an insn is malformed, even one that would never be reached: the
                 kernel refuses such a program at load.
         """
         starts = insn_starts(self.insns)
-        steps: dict[int, Step] = {}
+        operations = {}
         for index in sorted(starts):
             try:
-                steps[index] = decode(self.insns, index, starts)
+                operations[index] = decode(self.insns, index, starts)
             except Trap as trap:
                 raise MachineFault(self.name, index, trap.message) from trap
-        if not steps or self.insns[index].code not in _LAST:
+        if not starts or self.insns[max(starts)].code not in _LAST:
             raise MachineFault(self.name, len(self.insns), "the program runs off its end")
-        return steps
+        return Code(operations)
 
 
-HelperFunction = Callable[["Machine", int, int, int, int, int], int]
+HelperFunction = Callable[["Machine", int, int, int, int, int], "int | Callbacks"]
 """A helper or kfunc: takes the machine and r1 to r5, unsigned; the low 64 bits returned are r0."""
 
 Trace = Callable[[int, Insn, list[int]], None]
@@ -131,36 +132,51 @@ class Machine:
                 is not there or too deep, or takes more insns than the budget. A `MemoryFault` is
                 its cause where there was one. What else a helper raises passes through.
         """
-        steps = program.steps
+        steps, traces = program.code.steps, program.code.traces
+        if self.trace is not None:
+            steps, traces = _watched(program, self.trace), [None] * len(steps)
         processor = Processor(self.memory, self._call_out)
         processor.registers[1] = ctx_address
         processor.registers[2] = size
-        processor.enter(0)
-        trace, frames = self.trace, processor.frames
-        index = 0
+        index, left = processor.enter(0, return_to=0), self.budget
         try:
-            for _ in range(self.budget):
-                index = processor.pc
-                if trace is not None:
-                    trace(index, program.insns[index], processor.registers.copy())
-                processor.pc = index + 1
-                steps[index](processor)
-                if not frames:
-                    return processor.registers[0]
+            while left:
+                trace = traces[index]
+                if trace is None or left < trace.size:
+                    index = steps[index](processor)
+                    left -= 1
+                else:
+                    index, left = trace.run(processor, left)
+        except RunEnded:
+            return processor.registers[0]
         except (MemoryFault, Trap) as fault:
             raise MachineFault(
                 program.name, index, fault.message, program.line_of(index)
             ) from fault
         finally:
-            while processor.frames:
-                processor.leave()
+            processor.unwind()
         reason = f"the budget of {self.budget} insns is used up"
         raise MachineFault(program.name, index, reason, program.line_of(index))
 
-    def _call_out(self, source: int, number: int, arguments: Sequence[int]) -> int:
+    def _call_out(self, source: int, number: int, arguments: Sequence[int]) -> int | Callbacks:
         kind, functions = ("kfunc", self.kfuncs) if source else ("helper", self.helpers)
         function = functions.get(number)
         if function is None:
             raise Trap(f"there is no {kind} {number}")
         r1, r2, r3, r4, r5 = arguments
         return function(self, r1, r2, r3, r4, r5)
+
+
+def _watched(program: Program, trace: Trace) -> list[Step]:
+    """Return the steps of a program, each of which shows itself first."""
+
+    def watch(index: int, step: Step) -> Step:
+        insn = program.insns[index]
+
+        def shown(processor: Processor) -> int:
+            trace(index, insn, processor.registers.copy())
+            return step(processor)
+
+        return shown
+
+    return [watch(index, step) for index, step in enumerate(program.code.steps)]

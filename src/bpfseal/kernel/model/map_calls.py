@@ -62,12 +62,16 @@ def map_create(state: KernelState, attributes: MapAttributes) -> int:
     check_map(attributes)
     check_name(attributes.name)
     template = _template(state, attributes) if attributes.type in _MAPS_OF_MAPS else None
+    btf_id = 0
     if attributes.btf_key_type_id or attributes.btf_value_type_id:
-        _check_map_btf(state.fds.get_as(attributes.btf_fd, BtfObject), attributes)
+        loaded = state.fds.get_as(attributes.btf_fd, BtfObject)
+        _check_map_btf(loaded, attributes)
+        btf_id = loaded.id
     created = ModelMap(
         attributes, state.memory, possible_cpus=state.profile.possible_cpus, template=template
     )
     state.maps.append(created)
+    created.id, created.btf_id = len(state.maps), btf_id
     return state.fds.install(created)
 
 
@@ -102,7 +106,10 @@ def _check_map_btf(loaded: BtfObject, attributes: MapAttributes) -> None:
         and attributes.max_entries == 1
         and loaded.btf.kind_of(value) is Kind.DATASEC
     )
-    if not key and not is_global_data:
+    is_bloom = attributes.type == MapType.BLOOM_FILTER
+    if is_bloom and key:
+        raise refusal(EINVAL, "kernel/bpf/bloom_filter.c bloom_map_check_btf", "there are no keys")
+    if not key and not is_global_data and not is_bloom:
         raise refusal(EINVAL, source, "only global data goes without a key type")
 
 
@@ -136,6 +143,9 @@ def _element(state: KernelState, target: ModelMap, fd: int) -> KernelObject:
     """Return the map or program that a fd in a map of maps or programs stands for."""
     if target.type in _MAPS_OF_MAPS:
         return state.fds.get_as(fd, ModelMap)
+    if target.type is not MapType.PROG_ARRAY:
+        source = "kernel/bpf/arraymap.c perf_event_fd_array_get_ptr, cgroup_fd_array_get_ptr"
+        raise refusal(EINVAL, source, f"{state.fds.get(fd).label} is none of those")
     program = state.fds.get_as(fd, ModelProgram)
     if target.owner_type not in (None, program.type):
         source = "kernel/bpf/core.c bpf_prog_map_compatible"

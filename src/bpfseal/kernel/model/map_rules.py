@@ -40,6 +40,8 @@ class Contents(Enum):
     MAP_ARRAY = auto()
     MAP_HASH = auto()
     PROG_ARRAY = auto()
+    FD_ARRAY = auto()
+    BLOOM = auto()
     OPAQUE = auto()
 
 
@@ -155,11 +157,13 @@ RULES: Final[dict[int, MapRule]] = {
     MapType.HASH: _hash(_NO_PREALLOC | _NUMA),
     MapType.ARRAY: _array(_NUMA | MapFlag.MMAPABLE | _INNER_MAP),
     MapType.PROG_ARRAY: MapRule(_U32, _U32, contents=Contents.PROG_ARRAY),
-    MapType.PERF_EVENT_ARRAY: MapRule(_U32, _U32, flags=_NUMA | _ACCESS | _PRESERVE_ELEMS),
+    MapType.PERF_EVENT_ARRAY: MapRule(
+        _U32, _U32, flags=_NUMA | _ACCESS | _PRESERVE_ELEMS, contents=Contents.FD_ARRAY
+    ),
     MapType.PERCPU_HASH: _hash(_NO_PREALLOC, max_value=MAX_PERCPU_VALUE),
     MapType.PERCPU_ARRAY: _array(0, MAX_PERCPU_VALUE),
     MapType.STACK_TRACE: MapRule(_U32, range(8, 127 * 8 + 1, 8)),
-    MapType.CGROUP_ARRAY: MapRule(_U32, _U32),
+    MapType.CGROUP_ARRAY: MapRule(_U32, _U32, contents=Contents.FD_ARRAY),
     MapType.LRU_HASH: _hash(MapFlag.NO_COMMON_LRU | _NUMA, Contents.LRU),
     MapType.LRU_PERCPU_HASH: _hash(MapFlag.NO_COMMON_LRU, Contents.LRU, max_value=MAX_PERCPU_VALUE),
     MapType.LPM_TRIE: MapRule(
@@ -190,7 +194,13 @@ RULES: Final[dict[int, MapRule]] = {
     MapType.RINGBUF: _RINGBUF,
     MapType.INODE_STORAGE: _STORAGE,
     MapType.TASK_STORAGE: _STORAGE,
-    MapType.BLOOM_FILTER: MapRule(_EMPTY, _SOME, flags=_NUMA | _ALL_ACCESS | _ZERO_SEED),
+    MapType.BLOOM_FILTER: MapRule(
+        _EMPTY,
+        _SOME,
+        flags=_NUMA | _ALL_ACCESS | _ZERO_SEED,
+        contents=Contents.BLOOM,
+        has_btf=True,
+    ),
     MapType.USER_RINGBUF: _RINGBUF,
     MapType.CGRP_STORAGE: _STORAGE,
     MapType.ARENA: MapRule(

@@ -12,22 +12,20 @@ Example:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from errno import E2BIG, EACCES, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, EPERM
+from errno import EACCES, EBUSY, EINVAL, ENOMEM, EPERM
 from typing import Final
 
 from bpfseal.bpf.uapi import SHA256_SIZE, MapFlag, MapType, ProgType
+from bpfseal.kernel.model.element_rules import Resolve, no_fds
+from bpfseal.kernel.model.elements import make_elements
 from bpfseal.kernel.model.fds import KernelObject
-from bpfseal.kernel.model.map_facts import MapFacts, UpdateFlag
+from bpfseal.kernel.model.map_facts import MapFacts
 from bpfseal.kernel.model.map_rules import PERCPU, RULES, Contents, MapAttributes
 from bpfseal.kernel.model.memory import Memory, Region
 from bpfseal.kernel.model.refusal import ENOTSUPP, refusal
 
 MAX_ARRAY_BYTES: Final = 1 << 28
 """The largest value area that the model keeps; a larger one is ENOMEM when it is first used."""
-
-Resolve = Callable[[int], KernelObject]
-"""Returns what a fd refers to; raises `KernelError`."""
 
 _EXCL_OFFSET: Final = SHA256_SIZE
 """Offset of ``excl`` in ``struct bpf_map``: right behind ``sha``."""
@@ -41,6 +39,7 @@ class ModelMap(KernelObject):
     Attributes:
         attributes: the attributes of its creation.
         frozen: user space can write no more.
+        btf_id: the BTF of its key and value, 0 for none.
         writers: writable mappings of it that user space has.
         template: the inner map that gives a map of maps the shape of its elements.
         owner_type: the type of the programs in a PROG_ARRAY, once there is one.
@@ -57,19 +56,19 @@ class ModelMap(KernelObject):
         super().__init__()
         self.attributes = attributes
         self.frozen = False
+        self.btf_id = 0
         self.writers = 0
         self.template = template
         self.owner_type: ProgType | None = None
         self._memory = memory
-        self._contents = RULES[attributes.type].contents
         self._element_size = (attributes.value_size + 7) & ~7
         percpu = attributes.type in PERCPU
         self.transfer_size = self._element_size * possible_cpus if percpu else attributes.value_size
-        self._is_plain_array = self._contents is Contents.ARRAY and not percpu
+        self._is_plain_array = RULES[attributes.type].contents is Contents.ARRAY and not percpu
         self._area: bytearray | None = None
-        self._elements: dict[bytes, bytes] = {}
-        self._queue: list[bytes] = []
-        self._held: dict[bytes, KernelObject] = {}
+        self._elements = make_elements(
+            attributes, self.transfer_size, self._values, self._check_element
+        )
         self._struct = bytearray(_STRUCT_SIZE)
         self._struct[_EXCL_OFFSET] = attributes.excl_prog_hash is not None
         self._regions: dict[str, Region] = {}
@@ -93,7 +92,6 @@ class ModelMap(KernelObject):
     def facts(self) -> MapFacts:
         """A snapshot of the map."""
         given = self.attributes
-        is_array = self._contents is Contents.ARRAY
         return MapFacts(
             name=given.name,
             type=self.type,
@@ -103,17 +101,14 @@ class ModelMap(KernelObject):
             flags=given.flags,
             exclusive_to=given.excl_prog_hash,
             frozen=self.frozen,
-            entry_count=given.max_entries
-            if is_array
-            else len(self._elements) + len(self._held) + len(self._queue),
+            entry_count=len(self._elements),
         )
 
     def release(self) -> None:
         """Give back addresses, and the maps and programs that the map contains."""
         for region in self._regions.values():
             self._memory.unmap(region)
-        for held in self._held.values():
-            held.drop()
+        self._elements.release()
 
     # What programs see of a map.
 
@@ -246,16 +241,16 @@ class ModelMap(KernelObject):
         return self.compute_hash()
 
     def lookup(self, key: bytes) -> bytes | None:
-        """Return the value of a key, or ``None``."""
-        if self._is_plain_array:
-            index = int.from_bytes(key, "little")
-            if index >= self.attributes.max_entries:
-                return None
-            start = index * self._element_size
-            return bytes(self._values()[start : start + self.attributes.value_size])
-        return self._elements.get(key)
+        """Return the value of a key, or ``None``.
 
-    def update(self, key: bytes, value: bytes, flags: int, resolve: Resolve | None = None) -> None:
+        Raises:
+            KernelError: EPERM for a map that user space may only write, ENOTSUPP for a type that
+                cannot be read.
+        """
+        self._require_readable("kernel/bpf/syscall.c map_lookup_elem")
+        return self._elements.lookup(key)
+
+    def update(self, key: bytes, value: bytes, flags: int, resolve: Resolve = no_fds) -> None:
         """Set one element (BPF_MAP_UPDATE_ELEM).
 
         Args:
@@ -269,36 +264,41 @@ class ModelMap(KernelObject):
                 the update operation of the map type answers.
         """
         self._require_writable("kernel/bpf/syscall.c map_update_elem")
-        if flags not in set(UpdateFlag):
-            raise refusal(EINVAL, "kernel/bpf, map_update_elem", f"unknown flags {flags:#x}")
-        match self._contents:
-            case Contents.ARRAY:
-                self._update_array(key, value, flags)
-            case Contents.HASH | Contents.TRIE | Contents.LRU:
-                self._require_room(key, flags, self._elements)
-                self._elements[key] = value
-            case Contents.QUEUE:
-                self._push(value, flags)
-            case Contents.MAP_ARRAY | Contents.PROG_ARRAY | Contents.MAP_HASH:
-                self._hold(key, value, flags, resolve)
-            case Contents.OPAQUE:
-                source = f"kernel/bpf, map_update_elem of {self.type.name}"
-                raise refusal(EINVAL, source, "the model has no such elements")
+        self._elements.update(key, value, flags, resolve)
 
     def delete(self, key: bytes) -> None:
         """Delete one element (BPF_MAP_DELETE_ELEM).
 
         Raises:
-            KernelError: EPERM as `update`, EINVAL for a type whose elements stay, ENOENT.
+            KernelError: EPERM as `update`, then what the type answers: EINVAL where elements
+                stay, ENOENT.
         """
-        source = "kernel/bpf/syscall.c map_delete_elem"
+        self._require_writable("kernel/bpf/syscall.c map_delete_elem")
+        self._elements.delete(key)
+
+    def pop(self, key: bytes) -> bytes | None:
+        """Return the value of a key and delete it (BPF_MAP_LOOKUP_AND_DELETE_ELEM).
+
+        Raises:
+            KernelError: EPERM as `update`, ENOTSUPP for a type without that operation.
+        """
+        source = "kernel/bpf/syscall.c map_lookup_and_delete_elem"
+        self._require_readable(source)
         self._require_writable(source)
-        if self._contents in (Contents.ARRAY, Contents.QUEUE, Contents.OPAQUE):
-            raise refusal(EINVAL, source, f"the elements of {self.type.name} maps stay")
-        if key in self._held:
-            self._held.pop(key).drop()
-        elif self._elements.pop(key, None) is None:
-            raise refusal(ENOENT, source, "no such key")
+        return self._elements.pop(key)
+
+    def next_key(self, key: bytes | None) -> bytes | None:
+        """Return the key behind one, or ``None`` (BPF_MAP_GET_NEXT_KEY).
+
+        Raises:
+            KernelError: EPERM as `lookup`, EINVAL, ENOTSUPP for a type without keys.
+        """
+        self._require_readable("kernel/bpf/syscall.c map_get_next_key")
+        return self._elements.next_key(key)
+
+    def _require_readable(self, source: str) -> None:
+        if self.attributes.flags & MapFlag.WRONLY:
+            raise refusal(EPERM, source, "the map is write-only for user space (BPF_F_WRONLY)")
 
     def _require_writable(self, source: str) -> None:
         if self.frozen:
@@ -306,72 +306,10 @@ class ModelMap(KernelObject):
         if self.attributes.flags & MapFlag.RDONLY:
             raise refusal(EPERM, source, "the map is read-only for user space (BPF_F_RDONLY)")
 
-    def _update_array(self, key: bytes, value: bytes, flags: int) -> None:
-        index = self._index(key)
-        if flags == UpdateFlag.NOEXIST:
-            raise refusal(EEXIST, "kernel/bpf/arraymap.c", "all elements exist already")
-        if self._is_plain_array:
-            start = index * self._element_size
-            self._values()[start : start + len(value)] = value
-        else:
-            self._elements[key] = value
-
-    def _index(self, key: bytes) -> int:
-        index = int.from_bytes(key, "little")
-        if index >= self.attributes.max_entries:
-            limit = self.attributes.max_entries
-            raise refusal(E2BIG, "kernel/bpf/arraymap.c", f"index {index} of {limit} entries")
-        return index
-
-    def _require_room(
-        self, key: bytes, flags: int, elements: dict[bytes, bytes] | dict[bytes, KernelObject]
-    ) -> None:
-        """Check the flags of an update, and that a new element has room in a hash."""
-        source = "kernel/bpf/hashtab.c htab_map_update_elem"
-        if self._contents is Contents.TRIE:
-            source = "kernel/bpf/lpm_trie.c trie_update_elem"
-            if int.from_bytes(key[:4], "little") > 8 * (self.attributes.key_size - 4):
-                raise refusal(EINVAL, source, "the prefix is longer than the key")
-        if key in elements:
-            if flags == UpdateFlag.NOEXIST:
-                raise refusal(EEXIST, source, "BPF_NOEXIST for a key that exists")
-            return
-        if flags == UpdateFlag.EXIST:
-            raise refusal(ENOENT, source, "BPF_EXIST for a key that does not exist")
-        if len(elements) >= self.attributes.max_entries:
-            if self._contents is not Contents.LRU:
-                number = ENOSPC if self._contents is Contents.TRIE else E2BIG
-                raise refusal(number, source, "the map is full")
-            elements.pop(next(iter(elements)))
-
-    def _push(self, value: bytes, flags: int) -> None:
-        source = "kernel/bpf/queue_stack_maps.c queue_stack_map_push_elem"
-        if flags == UpdateFlag.NOEXIST:
-            raise refusal(EINVAL, source, "BPF_NOEXIST has no meaning here")
-        if len(self._queue) >= self.attributes.max_entries:
-            if flags != UpdateFlag.EXIST:
-                raise refusal(E2BIG, source, "the map is full")
-            del self._queue[0]
-        self._queue.append(value)
-
-    def _hold(self, key: bytes, value: bytes, flags: int, resolve: Resolve | None) -> None:
-        """Put a map or program in, and keep it alive."""
-        if self._contents is not Contents.MAP_HASH:
-            if flags != UpdateFlag.ANY:
-                source = "kernel/bpf/arraymap.c bpf_fd_array_map_update_elem"
-                raise refusal(EINVAL, source, "only BPF_ANY for an array of fds")
-            self._index(key)
-        if resolve is None:
-            raise refusal(EINVAL, "kernel/bpf/syscall.c", "no fds here")
-        held = resolve(int.from_bytes(value, "little"))
+    def _check_element(self, held: KernelObject) -> None:
+        """Check what is put into a map of maps or programs."""
         if isinstance(held, ModelMap):
             self._require_shape(held)
-        if self._contents is Contents.MAP_HASH:
-            self._require_room(key, flags, self._held)
-        held.hold()
-        if key in self._held:
-            self._held[key].drop()
-        self._held[key] = held
 
     def _require_shape(self, inner: ModelMap) -> None:
         """Check that an inner map is like the one given at creation.

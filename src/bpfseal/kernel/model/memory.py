@@ -16,8 +16,10 @@ Example:
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from dataclasses import dataclass
+from struct import Struct
 from typing import Final, Literal
 
 from bpfseal.errors import BpfsealError
@@ -28,14 +30,29 @@ KERNEL_BASE: Final = 0xFFFF_8000_0000_0000
 USER_END: Final = 0x0000_8000_0000_0000
 """The first address above user space, as on x86-64."""
 
-SLOT_SIZE: Final = 1 << 32
+SLOT_BITS: Final = 32
+"""Bits of an address within a slot; the others are the number of the slot."""
+
+SLOT_SIZE: Final = 1 << SLOT_BITS
 """Bytes of address space that each region has to itself."""
+
+IN_SLOT: Final = SLOT_SIZE - 1
+"""Mask of the bits of an address within a slot."""
 
 MAX_REGION_SIZE: Final = SLOT_SIZE // 2 - 1
 """Bytes of the largest region."""
 
 _GUARD_SIZE: Final = 1 << 16
 """An address this close below a region is described as lying before its start."""
+
+_U64: Final = (1 << 64) - 1
+_LAYOUTS: Final = {1: Struct("<B"), 2: Struct("<H"), 4: Struct("<I"), 8: Struct("<Q")}
+
+LOADS: Final = {size: layout.unpack_from for size, layout in _LAYOUTS.items()}
+"""By size: reads a number (the first of a tuple) at an offset of some bytes."""
+
+STORES: Final = {size: layout.pack_into for size, layout in _LAYOUTS.items()}
+"""By size: writes a number of that size at an offset of some bytes."""
 
 Access = Literal["read", "write"]
 
@@ -115,10 +132,17 @@ class _Slots:
 
 
 class Memory:
-    """An address space: regions by address, with loads and stores in little-endian order."""
+    """An address space: regions by address, with loads and stores in little-endian order.
+
+    Attributes:
+        readable: the bytes of every region, by the number of its slot.
+        writable: those of the regions that a program may store to.
+    """
 
     def __init__(self) -> None:
         self._regions: dict[int, Region] = {}
+        self.readable: dict[int, bytearray] = {}
+        self.writable: dict[int, bytearray] = {}
         # The first user slot holds the null pointer; the last kernel slot holds the error pointers
         # (include/linux/err.h). Neither is ever mapped.
         self._slots = {
@@ -137,17 +161,23 @@ class Memory:
         if len(data) > MAX_REGION_SIZE:
             raise BpfsealError(f"{name}: {len(data)} bytes are too many for one region")
         region = Region(name, self._slots[user].take(), data, writable, user)
-        self._regions[region.base // SLOT_SIZE] = region
+        slot = region.base >> SLOT_BITS
+        self._regions[slot] = region
+        self.readable[slot] = data
+        if writable:
+            self.writable[slot] = data
         return region
 
     def unmap(self, region: Region) -> None:
         """Take a mapped region out of the address space; its bytes stay with their owner."""
-        del self._regions[region.base // SLOT_SIZE]
+        slot = region.base >> SLOT_BITS
+        del self._regions[slot], self.readable[slot]
+        self.writable.pop(slot, None)
         self._slots[region.user].give_back(region.base)
 
     def region_at(self, address: int) -> Region | None:
         """Return the region that the byte at `address` lies in."""
-        region = self._regions.get(address // SLOT_SIZE)
+        region = self._regions.get(address >> SLOT_BITS)
         return region if region and address - region.base < len(region.data) else None
 
     def read(self, address: int, size: int) -> bytes:
@@ -172,20 +202,28 @@ class Memory:
             region.data[offset : offset + len(data)] = data
 
     def load(self, address: int, size: int) -> int:
-        """Return the unsigned number in the `size` bytes at `address`.
+        """Return the unsigned number in the `size` bytes at `address`, which wraps at 64 bits.
 
         Raises:
             MemoryFault: as `read`.
         """
-        return int.from_bytes(self.read(address, size), "little")
+        try:
+            number: int = LOADS[size](self.readable[address >> SLOT_BITS], address & IN_SLOT)[0]
+        except (KeyError, struct.error):  # an odd size, or a fault
+            return int.from_bytes(self.read(address & _U64, size), "little")
+        return number
 
     def store(self, address: int, size: int, value: int) -> None:
-        """Set the `size` bytes at `address` to the low bytes of `value`.
+        """Set the `size` bytes at `address`, which wraps at 64 bits, to the low bytes of `value`.
 
         Raises:
             MemoryFault: as `write`.
         """
-        self.write(address, (value & ((1 << 8 * size) - 1)).to_bytes(size, "little"))
+        low = value & ((1 << 8 * size) - 1)
+        try:
+            STORES[size](self.writable[address >> SLOT_BITS], address & IN_SLOT, low)
+        except (KeyError, struct.error):  # an odd size, or a fault
+            self.write(address & _U64, low.to_bytes(size, "little"))
 
     def cstring(self, address: int, limit: int) -> bytes:
         """Return the bytes up to the first zero byte, or `limit` bytes if none of them is zero.
@@ -200,10 +238,10 @@ class Memory:
         return self.read(address, limit if end < 0 else end - offset)
 
     def _find(self, address: int, size: int, access: Access) -> tuple[Region, int]:
-        region = self._regions.get(address // SLOT_SIZE)
-        offset = address % SLOT_SIZE
+        region = self._regions.get(address >> SLOT_BITS)
+        offset = address & IN_SLOT
         if region is None or not 0 <= size <= len(region.data) - offset:
-            near = self._regions.get((address + _GUARD_SIZE) // SLOT_SIZE)
+            near = self._regions.get((address + _GUARD_SIZE) >> SLOT_BITS)
             raise MemoryFault(address, size, access, near)
         if access == "write" and not region.writable:
             raise MemoryFault(address, size, access, region)

@@ -19,11 +19,9 @@ from types import MappingProxyType
 from typing import Final
 
 from bpfseal.bpf.uapi import Cmd, MapType, ProgType
+from bpfseal.loader.checks import VERIFY_KFUNC
 from bpfseal.release import MAX_SIGNATURE_SIZE, RELEASES, Answer, Release
 from bpfseal.scheme import Part
-
-VERIFY_METADATA = "bpf_loader_verify_metadata"
-"""The kfunc of the seed patch."""
 
 SLEEPABLE_MAPS: Final = frozenset(
     {
@@ -79,10 +77,15 @@ class Profile:
             depends on the update, so a kernel's BTF must say.
         has_bpf_keyring: there is a keyring ``.bpf`` for ``keyring_id`` -9.
         attr_size: bytes of ``union bpf_attr``.
+        tag_digest: the digest whose first 8 bytes are a program's tag.
         map_info_size: bytes of ``struct bpf_map_info`` up to its last field.
         last_fields: the last field that a command knows, where it is not the last of its layout
             (`bpfseal.bpf.attr`).
         max_insns: the most instruction slots of a program (BPF_COMPLEXITY_LIMIT_INSNS).
+        relocates_first: CO-RE is applied before the shape of a program is looked at, also for one
+            without func_info and line_info.
+        checks_all_fields: reserved fields and register numbers are checked in every insn, not only
+            where a path leads.
         max_fd_array: the most entries of ``fd_array_cnt``, or ``None``.
         possible_cpus: values in one element of a per-CPU map.
         sleepable_maps: the types of maps that a sleepable program may use.
@@ -103,9 +106,12 @@ class Profile:
     has_excl: Answer = "no"
     has_bpf_keyring: bool = False
     attr_size: int = 168
+    tag_digest: str = "sha256"
     map_info_size: int = 100
     last_fields: Mapping[Cmd, str] = field(default_factory=lambda: MappingProxyType({}))
     max_insns: int = 1_000_000
+    relocates_first: bool = False
+    checks_all_fields: bool = True
     max_fd_array: int | None = None
     possible_cpus: int = 1
     sleepable_maps: frozenset[MapType] = SLEEPABLE_MAPS
@@ -139,6 +145,8 @@ def _profile(
     bad_pointer: int = EFAULT,
     may_sleep: str = _MAY_SLEEP,
     sleepable_maps: frozenset[MapType] = SLEEPABLE_MAPS,
+    relocates_first: bool = False,
+    checks_all_fields: bool = True,
     max_fd_array: int | None = None,
     kfuncs: Mapping[str, frozenset[ProgType]] = _NO_KFUNCS,
 ) -> Profile:
@@ -152,6 +160,8 @@ def _profile(
         digests=_names(release.digests),
         algorithms=_names(release.algorithms),
         has_excl=release.has_excl,
+        relocates_first=relocates_first,
+        checks_all_fields=checks_all_fields,
         max_fd_array=max_fd_array,
         sleepable_maps=sleepable_maps,
         not_sleepable_log=may_sleep,
@@ -162,18 +172,27 @@ def _profile(
 KFUNC_SERIES: Final = _profile(
     RELEASES["kfunc"],
     sleepable_maps=_SLEEPABLE_MAPS_7_2,
-    kfuncs=MappingProxyType({VERIFY_METADATA: frozenset({ProgType.SYSCALL})}),
+    kfuncs=MappingProxyType({VERIFY_KFUNC: frozenset({ProgType.SYSCALL})}),
 )
 
-_LINUX_6_18: Final = _profile(RELEASES["6.18"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD)
+_LINUX_6_18: Final = _profile(
+    RELEASES["6.18"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
+)
 
-_LINUX_7_3: Final = _profile(RELEASES["7.3"], sleepable_maps=_SLEEPABLE_MAPS_7_2, max_fd_array=4096)
+_LINUX_7_3: Final = _profile(
+    RELEASES["7.3"],
+    sleepable_maps=_SLEEPABLE_MAPS_7_2,
+    relocates_first=True,
+    max_fd_array=4096,
+)
 
 _LINUX_6_17: Final = Profile(
     name="6.17",
     description="Linux 6.17: no signed loaders",
     signed_parts=(),
     has_exclusive_maps=False,
+    checks_all_fields=False,
+    tag_digest="sha1",
     attr_size=152,
     map_info_size=88,
     last_fields=MappingProxyType(
@@ -202,8 +221,12 @@ _ALL: Final = (
         algorithms=frozenset({"rsa"}),
         has_excl="yes",
     ),
-    _profile(RELEASES["6.19"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD),
-    _profile(RELEASES["7.0"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD),
+    _profile(
+        RELEASES["6.19"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
+    ),
+    _profile(
+        RELEASES["7.0"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
+    ),
     _profile(RELEASES["7.1"]),
     _profile(RELEASES["7.2"], sleepable_maps=_SLEEPABLE_MAPS_7_2),
     _LINUX_7_3,
@@ -235,10 +258,15 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         "has_bpf_keyring": "a patch after 7.3: keyring_id -9, sealed empty without the boot"
         " parameter bpf.keyring_unsealed=1",
         "attr_size": "measured: attributes at 152 and above are E2BIG on 6.12.107 and 6.17.13",
+        "tag_digest": "kernel/bpf/core.c bpf_prog_calc_tag: SHA-1 up to 6.17, SHA-256 from 6.18 on,"
+        " with excl_prog_hash",
         "map_info_size": "measured: a hash pointer at 88 is E2BIG on 6.12.107 and 6.17.13",
         "last_fields": "measured: excl_prog_hash is EINVAL on 6.12.107 and 6.17.13, fd_array_cnt"
         " on 6.12.107 (CHECK_ATTR)",
         "max_insns": "include/linux/bpf.h BPF_COMPLEXITY_LIMIT_INSNS",
+        "relocates_first": "kernel/bpf/verifier.c bpf_check of 7.2.12 and of 7.3.4",
+        "checks_all_fields": "measured: an EXIT with a register, which no path leads to, is taken"
+        " on 6.12.117, 6.18.44, 6.19.14 and 7.0.13, EINVAL on 7.1.13, 7.2.12 and 7.3.4",
         "max_fd_array": "kernel/bpf/verifier.c of 7.3.4, MAX_FD_ARRAY_CNT",
         "possible_cpus": "the model has one CPU",
         "sleepable_maps": "kernel/bpf/verifier.c of 7.2.12 and 7.3.4; before 7.2 that of 6.18",

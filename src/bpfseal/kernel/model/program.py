@@ -7,17 +7,23 @@ Example:
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from bpfseal.bpf.insn import Insn
+from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.insn import Insn, encode_insns
 from bpfseal.bpf.uapi import ProgType
 from bpfseal.kernel.model import machine
 from bpfseal.kernel.model.btf_objects import BtfObject
 from bpfseal.kernel.model.fds import KernelObject
 from bpfseal.kernel.model.lsm import ProgramFacts
 from bpfseal.kernel.model.maps import ModelMap
+from bpfseal.kernel.model.records import Records
 from bpfseal.kernel.model.verdict import KeyringKind, Verdict
+
+NO_RECORDS: Final = Records()
 
 
 class Pointer(NamedTuple):
@@ -46,10 +52,9 @@ class ProgAttributes:
         attach_btf_id: the type in the kernel's BTF that it attaches to.
         attach_fd: the program, or the BTF, that `attach_btf_id` belongs to; 0 for the kernel's.
         btf_fd: the program's BTF, 0 for none.
-        func_info: type ids of the functions' FUNCs, by insn offset.
-        line_info: line records: insn, and the places of the file name and the line in the strings
-            of the BTF, and line << 10 | column.
-        core_relo_count: number of CO-RE records.
+        func_info: which FUNC of the BTF each function is.
+        line_info: the lines of source.
+        core_relos: the CO-RE records.
         fd_array: the fds that insns name by index, as many as can be read and are asked for.
         fd_array_is_cut: there is an array, and what comes behind `fd_array` cannot be read.
         fd_array_count: how many of these the kernel shall bind before anything else.
@@ -68,9 +73,9 @@ class ProgAttributes:
     attach_btf_id: int = 0
     attach_fd: int = 0
     btf_fd: int = 0
-    func_info: tuple[tuple[int, int], ...] = ()
-    line_info: tuple[tuple[int, int, int, int], ...] = ()
-    core_relo_count: int = 0
+    func_info: Records = NO_RECORDS
+    line_info: Records = NO_RECORDS
+    core_relos: Records = NO_RECORDS
     fd_array: tuple[int, ...] = ()
     fd_array_is_cut: bool = False
     fd_array_count: int = 0
@@ -90,11 +95,12 @@ class LoadedProgram:
         verdict: what the kernel says of its signature.
         keyring: the keyring that the signature was verified with.
         is_kernel: it was loaded by a program, not by user space.
-        digest: SHA-256 of the insns as they were passed.
+        digest: SHA-256 of the insns, which an exclusive map is held against.
         license: the licence.
         expected_attach_type: the number of the attach type.
         attach_target: the kernel function or hook that it attaches to, or ``""``.
-        insns: the insns with kfunc calls resolved; a reference to a map stays as it was passed.
+        insns: the insns with CO-RE applied and kfunc calls resolved; a reference to a map stays as
+            it was passed.
         map_references: index of an insn and name of the map that it refers to.
         maps: the names of the maps that it uses, in the order of their first use.
         func_info_count: records of func_info.
@@ -149,9 +155,13 @@ class ModelProgram(KernelObject):
 
     Attributes:
         attributes: what it was loaded with.
-        digest: SHA-256 of the insns as they were passed.
-        insns: the insns, with kfunc calls resolved.
+        digest: SHA-256 of the insns: as they were passed, or after CO-RE for an unsigned program
+            with such records.
+        insns: the insns, with CO-RE applied and kfunc calls resolved.
         btf: its own BTF.
+        func_info: insn and type id of each function, once checked.
+        line_info: insn, file name, line and place of each line, once checked.
+        poisoned: insns that hold something that the kernel does not have, and what that is.
         verdict: changes when the kfunc has matched the metadata.
         keyring: the keyring of its signature.
         attach_target: the kernel function or hook that it attaches to, or ``""``.
@@ -165,6 +175,9 @@ class ModelProgram(KernelObject):
     digest: bytes
     insns: tuple[Insn, ...]
     btf: BtfObject | None = None
+    func_info: tuple[tuple[int, int], ...] = ()
+    line_info: tuple[tuple[int, int, int, int], ...] = ()
+    poisoned: dict[int, str] = field(default_factory=dict)
     verdict: Verdict = Verdict.UNSIGNED
     keyring: KeyringKind = KeyringKind.NONE
     attach_target: str = ""
@@ -232,7 +245,22 @@ class ModelProgram(KernelObject):
             insns=self.insns,
             map_references=tuple((use.index, use.map.name) for use in self.references),
             maps=tuple(used.name for used in self.used_maps),
-            func_info_count=len(given.func_info),
-            line_info_count=len(given.line_info),
-            core_relo_count=given.core_relo_count,
+            func_info_count=len(self.func_info),
+            line_info_count=len(self.line_info),
+            core_relo_count=given.core_relos.count,
         )
+
+
+def insns_digest(insns: Sequence[Insn], algorithm: str = "sha256") -> bytes:
+    """Return the digest of insns, fds of maps left out.
+
+    Source: kernel/bpf/core.c bpf_prog_calc_tag, which zeroes both immediates of a ld_imm64 that
+    names a map by fd: a fd differs from run to run.
+    """
+    by_fd = (op.PSEUDO_MAP_FD, op.PSEUDO_MAP_VALUE)
+    stable = list(insns)
+    for index, insn in enumerate(insns[:-1]):
+        if insn.is_ld_imm64 and insn.src in by_fd:
+            stable[index] = insn._replace(imm=0)
+            stable[index + 1] = insns[index + 1]._replace(imm=0)
+    return hashlib.new(algorithm, encode_insns(stable)).digest()

@@ -37,7 +37,9 @@ def relocate(state: KernelState, program: ModelProgram) -> machine.Program:
         insns[use.index : use.index + 2] = _address(insns[use.index], address)
     for index, insn in enumerate(program.insns):
         if insn.is_ld_imm64 and insn.src == op.PSEUDO_BTF_ID:
-            insns[index : index + 2] = _address(insn, _ksym_address(state, insn.imm))
+            insns[index : index + 2] = _address(insn, ksym_address(state, insn.imm))
+        elif insn.is_ld_imm64 and insn.src == op.PSEUDO_FUNC:
+            insns[index : index + 2] = _address(insn, index + 1 + insn.imm)
     return machine.Program(tuple(insns), program.name, _lines(program))
 
 
@@ -45,11 +47,10 @@ def _lines(program: ModelProgram) -> dict[int, str]:
     """Return the lines of source that a program's BTF tells, by their first insn."""
     if program.btf is None:
         return {}
-    btf, size = program.btf.btf, len(program.btf.btf.strings)
+    btf = program.btf.btf
     return {
         insn: f"{btf.string(file)}:{place >> 10}: {btf.string(line).strip()}"
-        for insn, file, line, place in program.attributes.line_info
-        if file < size and line < size
+        for insn, file, line, place in program.line_info
     }
 
 
@@ -57,7 +58,12 @@ def _address(insn: Insn, address: int) -> tuple[Insn, Insn]:
     return ld_imm64(insn.dst, 0, address & 0xFFFFFFFF, address >> 32)
 
 
-def _ksym_address(state: KernelState, type_id: int) -> int:
+def ksym_address(state: KernelState, type_id: int) -> int:
+    """Return the address of the kernel variable or function that a type of its BTF is.
+
+    Raises:
+        KernelError: EINVAL for another type, ENOENT for one without an address.
+    """
     source = "kernel/bpf/verifier.c check_pseudo_btf_id"
     name = state.btf.name_of(type_id, Kind.VAR) or state.btf.name_of(type_id, Kind.FUNC)
     if name is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bpfseal.errors import KernelError
-from bpfseal.kernel.model.fds import FdTable
+from bpfseal.kernel.model.fds import FdTable, KernelObject
 from bpfseal.kernel.model.kernel_btf import KernelBtf, KernelSymbols
 from bpfseal.kernel.model.keyring import Keyrings
 from bpfseal.kernel.model.lsm import Hook
@@ -21,6 +21,7 @@ from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.memory import Memory
 from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.model.program import LinkFacts, ModelProgram
+from bpfseal.kernel.model.rights import ALL_RIGHTS, Rights
 
 T = TypeVar("T")
 
@@ -59,10 +60,13 @@ class KernelState:
         maps: every map that was made, in order.
         programs: every program that was loaded, in order.
         links: every link that was made, in order.
+        btf_count: how many BTFs were loaded.
+        pins: what is pinned in bpffs, by path.
         calls: every call, in order.
         printed: what programs printed.
         verifier_log: what the last BPF_PROG_LOAD wrote into its log.
         bpf_keyring_unsealed: the boot parameter ``bpf.keyring_unsealed=1``.
+        rights: what the process that loads may do.
     """
 
     profile: Profile
@@ -75,10 +79,13 @@ class KernelState:
     maps: list[ModelMap] = field(default_factory=list)
     programs: list[ModelProgram] = field(default_factory=list)
     links: list[LinkFacts] = field(default_factory=list)
+    btf_count: int = 0
+    pins: dict[str, KernelObject] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
     verifier_log: str = ""
     bpf_keyring_unsealed: bool = False
+    rights: Rights = ALL_RIGHTS
 
     def __post_init__(self) -> None:
         self.keyrings = Keyrings(self.profile, bpf_unsealed=self.bpf_keyring_unsealed)

@@ -11,7 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from errno import E2BIG, EFAULT, EINVAL
 from typing import Final
@@ -23,13 +22,19 @@ from bpfseal.bpf.insn import INSN_SIZE, decode_insns
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model.attributes import Attr, Place
-from bpfseal.kernel.model.btf_objects import MAX_BTF_SIZE, BtfObject
-from bpfseal.kernel.model.links import link_create, raw_tracepoint_open
+from bpfseal.kernel.model.btf_objects import MAX_BTF_SIZE, btf_load
+from bpfseal.kernel.model.links import (
+    NAMED_TRACEPOINTS,
+    TRACEPOINT_NAME_SIZE,
+    create_link,
+    open_raw_tracepoint,
+)
 from bpfseal.kernel.model.map_calls import map_create, map_freeze, map_update
 from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.prog_load import prog_load
-from bpfseal.kernel.model.program import Pointer, ProgAttributes
+from bpfseal.kernel.model.program import ModelProgram, Pointer, ProgAttributes
+from bpfseal.kernel.model.records import Records
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
 
@@ -39,14 +44,7 @@ LICENSE_SIZE: Final = 128
 _U32: Final = 0xFFFFFFFF
 _SOURCE = "kernel/bpf/syscall.c __sys_bpf"
 _INDEXED: Final = frozenset({op.PSEUDO_MAP_IDX, op.PSEUDO_MAP_IDX_VALUE})
-_MIN_RECORD: Final = {"func_info": 8, "line_info": 16, "core_relo": 16}
-"""Bytes of the records that a program brings, as the first kernel that took them had them."""
-
-_MAX_RECORD: Final = 252
-_LINE: Final = struct.Struct("<IIII")
-"""``struct bpf_line_info``."""
-
-_MAX_RECORDS: Final = 1 << 20
+_MAX_FDS: Final = 1 << 20
 
 
 def sys_bpf(state: KernelState, caller: str, command: int, address: int, size: int) -> int:
@@ -101,9 +99,22 @@ def _map_create(attr: Attr) -> int:
     )
 
 
+def map_key(attr: Attr, target: ModelMap) -> bytes:
+    """Return the key of a call (``__bpf_copy_key``).
+
+    Raises:
+        KernelError: EFAULT, EINVAL for a key to a map without keys.
+    """
+    size = target.attributes.key_size
+    if not size and attr["key"]:
+        source = "kernel/bpf/syscall.c __bpf_copy_key"
+        raise refusal(EINVAL, source, f"a key, and {target.label} has none")
+    return attr.bytes_at("key", size) if size else b""
+
+
 def _map_update(attr: Attr) -> int:
     target = attr.state.fds.get_as(attr["map_fd"], ModelMap)
-    key = attr.bytes_at("key", target.attributes.key_size)
+    key = map_key(attr, target)
     value = attr.bytes_at("value", target.transfer_size)
     map_update(attr.state, attr["map_fd"], key, value, attr["flags"])
     return 0
@@ -111,7 +122,7 @@ def _map_update(attr: Attr) -> int:
 
 def _map_delete(attr: Attr) -> int:
     target = attr.state.fds.get_as(attr["map_fd"], ModelMap)
-    target.delete(attr.bytes_at("key", target.attributes.key_size))
+    target.delete(map_key(attr, target))
     return 0
 
 
@@ -124,7 +135,7 @@ def _btf_load(attr: Attr) -> int:
     size = attr["btf_size"]
     if size > MAX_BTF_SIZE:
         raise refusal(E2BIG, "kernel/bpf/btf.c btf_parse", f"BTF of {size} bytes")
-    return attr.state.fds.install(BtfObject.load(attr.bytes_at("btf", size)))
+    return btf_load(attr.state, attr.bytes_at("btf", size))
 
 
 def _prog_load(attr: Attr) -> int:
@@ -137,7 +148,6 @@ def _prog_load(attr: Attr) -> int:
     if attr["signature"]:
         signature = Pointer(attr["signature"], attr["signature_size"])
     fds, is_cut = _fd_array(attr, insns)
-    func_info = _records(attr, "func_info")
     return prog_load(
         attr.state,
         ProgAttributes(
@@ -150,12 +160,9 @@ def _prog_load(attr: Attr) -> int:
             attach_btf_id=attr["attach_btf_id"],
             attach_fd=attr["attach_btf_obj_fd"],
             btf_fd=attr["prog_btf_fd"],
-            func_info=tuple(
-                (int.from_bytes(record[:4], "little"), int.from_bytes(record[4:8], "little"))
-                for record in func_info
-            ),
-            line_info=tuple(_LINE.unpack_from(record) for record in _records(attr, "line_info")),
-            core_relo_count=len(_records(attr, "core_relo")),
+            func_info=_records(attr, "func_info", "func_info"),
+            line_info=_records(attr, "line_info", "line_info"),
+            core_relos=_records(attr, "core_relo", "core_relos"),
             fd_array=fds,
             fd_array_is_cut=is_cut,
             fd_array_count=attr["fd_array_cnt"],
@@ -167,6 +174,28 @@ def _prog_load(attr: Attr) -> int:
     )
 
 
+def _link_create(attr: Attr) -> int:
+    return create_link(
+        attr.state,
+        attr["prog_fd"],
+        attr["attach_type"],
+        attr["target_fd"],
+        attr["target_btf_id"] if attr["target_fd"] else 0,
+    )
+
+
+def _raw_tracepoint_open(attr: Attr) -> int:
+    program = attr.state.fds.get_as(attr["prog_fd"], ModelProgram)
+    name = None
+    if program.type in NAMED_TRACEPOINTS or attr["name"]:
+        raw = attr.up_to("name", TRACEPOINT_NAME_SIZE)
+        if not raw:
+            source = "kernel/bpf/syscall.c bpf_raw_tp_link_attach"
+            raise refusal(EFAULT, source, "the name of the tracepoint cannot be read")
+        name = raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+    return open_raw_tracepoint(attr.state, program, name)
+
+
 def _license(attr: Attr) -> str:
     """Return the licence, cut off where the kernel's copy ends (``strncpy_from_bpfptr``)."""
     address, room = attr["license"], LICENSE_SIZE - 1
@@ -176,20 +205,10 @@ def _license(attr: Attr) -> str:
     return found.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
-def _records(attr: Attr, what: str) -> list[bytes]:
-    """Return the func_info, line_info or CO-RE records of a program.
-
-    Raises:
-        KernelError: EINVAL for a size of a record that no kernel takes or for too many, EFAULT.
-    """
+def _records(attr: Attr, what: str, field: str) -> Records:
+    """Return the func_info, line_info or CO-RE records of a program, as many as can be read."""
     count, size = attr[f"{what}_cnt"], attr[f"{what}_rec_size"]
-    if not count:
-        return []
-    source = "kernel/bpf/verifier.c check_btf_info"
-    if not _MIN_RECORD[what] <= size <= _MAX_RECORD or size % 4 or count > _MAX_RECORDS:
-        raise refusal(EINVAL, source, f"{count} {what} records of {size} bytes")
-    raw = attr.bytes_at("core_relos" if what == "core_relo" else what, count * size)
-    return [raw[start : start + size] for start in range(0, len(raw), size)]
+    return Records(count, size, attr.up_to(field, count * size) if count else b"")
 
 
 def _fd_array(attr: Attr, insns: bytes) -> tuple[tuple[int, ...], bool]:
@@ -203,7 +222,7 @@ def _fd_array(attr: Attr, insns: bytes) -> tuple[tuple[int, ...], bool]:
         insn.imm + 1 for insn in decode_insns(insns) if insn.is_ld_imm64 and insn.src in _INDEXED
     )
     count = max(max(named, default=0), attr["fd_array_cnt"])
-    raw = attr.up_to("fd_array", 4 * min(count, _MAX_RECORDS))
+    raw = attr.up_to("fd_array", 4 * min(count, _MAX_FDS))
     fds = tuple(
         int.from_bytes(raw[start : start + 4], "little", signed=True)
         for start in range(0, len(raw) - 3, 4)
@@ -218,7 +237,7 @@ COMMANDS: Final[dict[int, tuple[AttrLayout, Callable[[Attr], int]]]] = {
     Cmd.BTF_LOAD: (layouts.BTF_LOAD, _btf_load),
     Cmd.MAP_DELETE_ELEM: (layouts.MAP_DELETE_ELEM, _map_delete),
     Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
-    Cmd.LINK_CREATE: (layouts.LINK_CREATE, link_create),
-    Cmd.RAW_TRACEPOINT_OPEN: (layouts.RAW_TRACEPOINT_OPEN, raw_tracepoint_open),
+    Cmd.LINK_CREATE: (layouts.LINK_CREATE, _link_create),
+    Cmd.RAW_TRACEPOINT_OPEN: (layouts.RAW_TRACEPOINT_OPEN, _raw_tracepoint_open),
 }
 """The commands that a program may give, as far as loaders do: what they read, what they do."""

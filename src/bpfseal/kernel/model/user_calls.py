@@ -13,26 +13,27 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL, ENOENT, errorcode
+from errno import EFAULT, EINVAL, ENOENT
 from types import MappingProxyType
 from typing import Final
 
 from bpfseal.bpf import attr as layouts
 from bpfseal.bpf.attr import AttrLayout
-from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
+from bpfseal.bpf.uapi import Cmd, MapType
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model import syscall
-from bpfseal.kernel.model.attributes import Attr, Place, check_tail, write
-from bpfseal.kernel.model.btf_objects import kernel_btf_object
+from bpfseal.kernel.model.attributes import Attr, Place, check_tail
+from bpfseal.kernel.model.btf_objects import VMLINUX_BTF_ID, kernel_btf_object
+from bpfseal.kernel.model.info import get_info
+from bpfseal.kernel.model.links import detach_link
 from bpfseal.kernel.model.maps import ModelMap
+from bpfseal.kernel.model.pins import open_pinned, pin
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.run import MAX_CTX_SIZE, run_program
 from bpfseal.kernel.model.state import KernelState
 
-EBADFD: Final = next(number for number, name in errorcode.items() if name == "EBADFD")
-
-VMLINUX_BTF_ID: Final = 1
-"""The id of the kernel's own BTF, which exists before any other."""
+PATH_SIZE: Final = 4096
+"""PATH_MAX."""
 
 _LOG_TAIL = b"\0"
 _SOURCE = "kernel/bpf/syscall.c __sys_bpf"
@@ -70,13 +71,63 @@ def _command(
 
 
 def _map_lookup(attr: Attr) -> int:
+    return _read(attr, "map_lookup_elem", ModelMap.lookup)
+
+
+def _map_pop(attr: Attr) -> int:
+    return _read(attr, "map_lookup_and_delete_elem", ModelMap.pop)
+
+
+def _read(attr: Attr, function: str, operation: Callable[[ModelMap, bytes], bytes | None]) -> int:
     target = attr.state.fds.get_as(attr["map_fd"], ModelMap)
-    source = "kernel/bpf/syscall.c map_lookup_elem"
-    value = target.lookup(attr.bytes_at("key", target.attributes.key_size))
+    source = f"kernel/bpf/syscall.c {function}"
+    if attr["flags"]:
+        raise refusal(EINVAL, source, "flags that no map of the model has")
+    key = syscall.map_key(attr, target)
+    if target.type is MapType.BLOOM_FILTER:
+        key = attr.bytes_at("value", target.transfer_size)  # whether it is there is asked
+    attr.write("value", _found(operation(target, key), source))
+    return 0
+
+
+def _map_next_key(attr: Attr) -> int:
+    target = attr.state.fds.get_as(attr["map_fd"], ModelMap)
+    key = syscall.map_key(attr, target) if attr["key"] else None
+    following = _found(target.next_key(key), "kernel/bpf/syscall.c map_get_next_key")
+    attr.write("next_key", following)
+    return 0
+
+
+def _found(value: bytes | None, source: str) -> bytes:
+    """Return what a map had.
+
+    Raises:
+        KernelError: ENOENT.
+    """
     if value is None:
         raise refusal(ENOENT, source, "no such key")
-    attr.write("value", value)
+    return value
+
+
+def _link_detach(attr: Attr) -> int:
+    detach_link(attr.state, attr["link_fd"])
     return 0
+
+
+def _obj_pin(attr: Attr) -> int:
+    pin(attr.state, attr["bpf_fd"], _path(attr))
+    return 0
+
+
+def _obj_get(attr: Attr) -> int:
+    return open_pinned(attr.state, _path(attr))
+
+
+def _path(attr: Attr) -> str:
+    raw = attr.up_to("pathname", PATH_SIZE)
+    if b"\0" not in raw:
+        raise refusal(EFAULT, "fs/namei.c getname", "the path cannot be read")
+    return raw.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
 def _prog_load(attr: Attr) -> int:
@@ -104,43 +155,6 @@ def _prog_run(attr: Attr) -> int:
     return 0
 
 
-def _get_info(attr: Attr) -> int:
-    state = attr.state
-    source = "kernel/bpf/syscall.c bpf_obj_get_info_by_fd"
-    item = state.fds.find(attr["bpf_fd"])
-    if item is None:
-        raise refusal(EBADFD, source, f"fd {attr['bpf_fd']} is not open")
-    if not isinstance(item, ModelMap):
-        raise refusal(EINVAL, source, f"the model has no info of {item.label}")
-    place = Place(attr["info"], attr["info_len"], is_kernel=False)
-    known = state.profile.map_info_size
-    given = check_tail(state, place, known, "info")[:known]
-    info = layouts.MAP_INFO.unpack(given)
-    if info.get("hash"):
-        if not item.has_hash:
-            raise refusal(EINVAL, source, f"{item.type.name} maps have no hash")
-        if info["hash_size"] != SHA256_SIZE:
-            raise refusal(EINVAL, source, f"hash_size is {info['hash_size']}, not {SHA256_SIZE}")
-        write(state, place, info["hash"], item.user_hash(), "hash")
-    told = item.attributes
-    filled = layouts.MAP_INFO.pack(
-        size=max(layouts.MAP_INFO.size, len(given)),
-        type=told.type,
-        id=state.maps.index(item) + 1,
-        key_size=told.key_size,
-        value_size=told.value_size,
-        max_entries=told.max_entries,
-        map_flags=told.flags,
-        name=told.name.encode(),
-        map_extra=told.map_extra,
-        hash=info["hash"],
-        hash_size=info["hash_size"],
-    )
-    write(state, place, place.address, filled[: len(given)], "info")
-    attr.give_back("info_len", len(given))
-    return 0
-
-
 def _open_btf(attr: Attr) -> int:
     """Open the kernel's own BTF, which is the first of all; others are not known by their id."""
     if attr["btf_id"] != VMLINUX_BTF_ID:
@@ -153,10 +167,15 @@ COMMANDS: Final = MappingProxyType(
     {
         **syscall.COMMANDS,
         Cmd.MAP_LOOKUP_ELEM: (layouts.MAP_ELEM, _map_lookup),
+        Cmd.MAP_LOOKUP_AND_DELETE_ELEM: (layouts.MAP_ELEM, _map_pop),
+        Cmd.MAP_GET_NEXT_KEY: (layouts.MAP_GET_NEXT_KEY, _map_next_key),
         Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
         Cmd.PROG_RUN: (layouts.PROG_RUN, _prog_run),
         Cmd.BTF_GET_FD_BY_ID: (layouts.BTF_GET_FD_BY_ID, _open_btf),
-        Cmd.OBJ_GET_INFO_BY_FD: (layouts.OBJ_GET_INFO_BY_FD, _get_info),
+        Cmd.OBJ_PIN: (layouts.OBJ, _obj_pin),
+        Cmd.OBJ_GET: (layouts.OBJ, _obj_get),
+        Cmd.LINK_DETACH: (layouts.LINK_DETACH, _link_detach),
+        Cmd.OBJ_GET_INFO_BY_FD: (layouts.OBJ_GET_INFO_BY_FD, get_info),
     }
 )
 """The commands of user space: what they read, what they do."""

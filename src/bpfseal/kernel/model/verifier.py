@@ -12,34 +12,35 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from errno import EACCES, EINVAL
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
-from bpfseal.bpf.insn import Insn
+from bpfseal.bpf.insn import Insn, jump
 from bpfseal.bpf.uapi import AttachType, ProgFlag, ProgType
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model import fd_array
 from bpfseal.kernel.model.analysis import analyse_program
+from bpfseal.kernel.model.analysis.control_flow import (
+    check_functions,
+    check_reachable,
+    function_starts,
+)
+from bpfseal.kernel.model.analysis.refused import Refused
+from bpfseal.kernel.model.attach import check_target
+from bpfseal.kernel.model.btf_info import check_btf_info, read_func_info
+from bpfseal.kernel.model.btf_objects import BtfObject
+from bpfseal.kernel.model.core_relo import apply_core_relos
 from bpfseal.kernel.model.decode import decode, insn_starts
-from bpfseal.kernel.model.processor import FRAME_POINTER, STACK_SIZE, Trap
+from bpfseal.kernel.model.helper_rules import check_helpers
+from bpfseal.kernel.model.licence import is_gpl_compatible
+from bpfseal.kernel.model.processor import FRAME_POINTER, STACK_SIZE, Scope, Trap
 from bpfseal.kernel.model.program import MapReference, ModelProgram
 from bpfseal.kernel.model.refusal import refusal
+from bpfseal.kernel.model.relocate import ksym_address
 from bpfseal.kernel.model.state import KernelState
-
-GPL_COMPATIBLE: Final = frozenset(
-    {
-        "GPL",
-        "GPL v2",
-        "GPL and additional rights",
-        "Dual BSD/GPL",
-        "Dual MIT/GPL",
-        "Dual MPL/GPL",
-    }
-)
-"""Licences that may call kfuncs (include/linux/license.h)."""
 
 _MAP_SOURCES: Final = {
     op.PSEUDO_MAP_FD: "fd",
@@ -48,7 +49,7 @@ _MAP_SOURCES: Final = {
     op.PSEUDO_MAP_IDX_VALUE: "index",
 }
 _VALUE_SOURCES: Final = frozenset({op.PSEUDO_MAP_VALUE, op.PSEUDO_MAP_IDX_VALUE})
-_OTHER_SOURCES: Final = frozenset({0, op.PSEUDO_BTF_ID, op.PSEUDO_FUNC})
+_OTHER_SOURCES: Final = frozenset({0, op.PSEUDO_FUNC})
 _PACKET_LOADS: Final = frozenset({op.ABS, op.IND})
 _PACKET_TYPES: Final = frozenset({ProgType.SOCKET_FILTER, ProgType.SCHED_CLS, ProgType.SCHED_ACT})
 """Types that may load from the packet by the legacy insns (``may_access_skb``)."""
@@ -64,7 +65,10 @@ _SLEEPABLE_TRACING: Final = frozenset(
     }
 )
 _CALL: Final = op.JMP | op.CALL
-_ENDS: Final = frozenset({op.JMP | op.EXIT, op.JMP | op.JA, op.JMP32 | op.JA})
+_LOG_ALL: Final = 2
+"""BPF_LOG_LEVEL2 (include/linux/bpf_verifier.h)."""
+
+_EXCEPTION_TAG: Final = b"exception_callback:"
 
 
 def _refuse(number: int, function: str, log: str) -> KernelError:
@@ -78,56 +82,108 @@ def check(state: KernelState, program: ModelProgram) -> None:
     Raises:
         KernelError: the program is refused.
     """
-    _check_licence(program)
-    _check_func_info(program)
-    _check_structure(program)
-    _resolve_maps(state, program)
+    relocates_first = state.profile.relocates_first
+    read_func_info(program)
+    if relocates_first:
+        apply_core_relos(state, program)
+    else:
+        _add_kfuncs(state, program)
+    functions = _check_functions(program)
+    check_btf_info(program, functions)
+    if not relocates_first and (program.func_info or program.line_info):
+        apply_core_relos(state, program)
+    malformed = _resolve_insns(state, program)
+    if relocates_first:
+        _add_kfuncs(state, program)
+    if program.type is not ProgType.SYSCALL:
+        _check_reachable(program)
     _check_sleepable(state, program)
+    program.attach_target = check_target(state, program)
     _check_kfuncs(state, program)
     if program.type is ProgType.SYSCALL:
-        _follow(state, program)
+        log_after = _follow(state, program, malformed)
     else:
         _check_stack(program.insns)
+        check_helpers(program)
+        log_after = ""
+    if not program.attributes.log_level & _LOG_ALL:
+        state.verifier_log = ""  # of what went well only level 2 tells (do_check_common)
+    state.verifier_log += log_after
 
 
-def _follow(state: KernelState, program: ModelProgram) -> None:
-    """Follow all paths of a program that the model will run."""
-    is_gpl = program.attributes.license in GPL_COMPATIBLE
+def _follow(state: KernelState, program: ModelProgram, malformed: Mapping[int, Trap]) -> str:
+    """Follow all paths of a program that the model will run, and return the log of that."""
+    is_gpl = is_gpl_compatible(program.attributes.license)
     level = program.attributes.log_level
-    findings = analyse_program(state, program, is_gpl=is_gpl, log_level=level)
+    findings = analyse_program(state, program, is_gpl=is_gpl, malformed=malformed, log_level=level)
     program.max_ctx_offset = findings.max_ctx_offset
-    state.verifier_log += findings.log
+    if malformed:  # no path leads to one of them (sanitize_dead_code)
+        program.insns = tuple(
+            jump(-1) if index in malformed else insn for index, insn in enumerate(program.insns)
+        )
+    return findings.log
 
 
-def _check_licence(program: ModelProgram) -> None:
-    calls_kfunc = any(
-        insn.code == _CALL and insn.src == op.PSEUDO_KFUNC_CALL for insn in program.insns
-    )
-    if calls_kfunc and program.attributes.license not in GPL_COMPATIBLE:
-        log = "cannot call kernel function from non-GPL compatible program"
-        raise _refuse(EINVAL, "add_kfunc_call", log)
+def _add_kfuncs(state: KernelState, program: ModelProgram) -> None:
+    """Check the licence of a program that calls kfuncs, and that they are functions.
+
+    Source: ``add_kfunc_call``. What kernels have beyond the kfuncs of their profile is not known
+    to the model: programs that a loader installs may call it, a loader may not.
+    """
+    for insn in program.insns:
+        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL:
+            continue
+        if not is_gpl_compatible(program.attributes.license):
+            log = "cannot call kernel function from non-GPL compatible program"
+            raise _refuse(EINVAL, "add_kfunc_call", log)
+        if insn.off and program.is_signed and state.profile.verifies_in_verifier:
+            reason = "signed program cannot bind any BTF"
+            log = f"{reason}\nfailed to find BTF for kernel function"
+            raise refusal(EACCES, "kernel/bpf/verifier.c fd_array_get_btf", reason, log=log)
+        is_function = state.btf.name_of(insn.imm, Kind.FUNC) is not None
+        if program.type is ProgType.SYSCALL and not is_function:
+            log = f"kernel btf_id {insn.imm} is not a function"
+            raise _refuse(EINVAL, "add_kfunc_call", log)
 
 
-def _check_func_info(program: ModelProgram) -> None:
-    """Check the functions of a program against its BTF (``check_btf_func_early``)."""
-    previous = -1
-    for insn_offset, type_id in program.attributes.func_info:
-        if program.btf is None or program.btf.function_name(type_id) is None:
-            raise _refuse(EINVAL, "check_btf_func_early", f"invalid type id {type_id} in func info")
-        if previous < 0 < insn_offset:
-            log = f"nonzero insn_off {insn_offset} for the first func info record"
-            raise _refuse(EINVAL, "check_btf_func_early", log)
-        if insn_offset <= previous:
-            log = f"same or smaller insn offset ({insn_offset}) than previous func info record"
-            raise _refuse(EINVAL, "check_btf_func_early", log)
-        previous = insn_offset
+def _check_functions(program: ModelProgram) -> tuple[int, ...]:
+    """Check that jumps stay in their function, and return where functions start."""
+    try:
+        starts = function_starts(program.insns)
+        check_functions(program.insns, starts)
+    except Refused as refused:
+        raise _refuse(refused.errno, refused.function, refused.message) from refused
+    return starts
 
 
-def _check_structure(program: ModelProgram) -> None:
-    """Check that every insn exists and that jumps stay in the program (``check_subprogs``)."""
+def _check_reachable(program: ModelProgram) -> None:
+    """Check that some jump leads to every insn (``check_cfg``).
+
+    A function that handles exceptions is reached by no jump; a tag in the BTF says which it is.
+    """
+    if program.btf is not None and _EXCEPTION_TAG in program.btf.btf.strings:
+        return
+    try:
+        check_reachable(program.insns)
+    except Refused as refused:
+        raise _refuse(refused.errno, refused.function, refused.message) from refused
+
+
+def _resolve_insns(state: KernelState, program: ModelProgram) -> dict[int, Trap]:
+    """Check that every insn exists, and find the maps that ld_imm64 insns name.
+
+    Kernels do both in one pass, ``resolve_pseudo_ldimm64`` up to Linux 7.0 and
+    ``check_and_resolve_insns`` from 7.1 on.
+
+    Returns:
+        What is wrong with insns of a program that will be followed and matters only where a path
+        leads there.
+    """
     insns = program.insns
     has_packet = program.type in _PACKET_TYPES
+    is_followed = program.type is ProgType.SYSCALL
     starts = insn_starts(insns)
+    malformed = {}
     for index in sorted(starts):
         insn = insns[index]
         if has_packet and insn.insn_class == op.LD and insn.code & 0xE0 in _PACKET_LOADS:
@@ -135,28 +191,44 @@ def _check_structure(program: ModelProgram) -> None:
         try:
             decode(insns, index, starts)
         except Trap as trap:
-            raise _refuse(trap.errno, f"bpf_check, insn {index}", trap.message) from trap
-    if insns[max(starts)].code not in _ENDS:
-        raise _refuse(EINVAL, "check_subprogs", "last insn is not an exit or jmp")
-
-
-def _resolve_maps(state: KernelState, program: ModelProgram) -> None:
-    """Find the map of each ld_imm64 that names one (``resolve_pseudo_ldimm64``)."""
-    insns = program.insns
-    for index, insn in enumerate(insns):
-        if not insn.is_ld_imm64 or insn.src in _OTHER_SOURCES:
+            waits = trap.scope is Scope.PATH or (
+                trap.scope is Scope.FIELDS and not state.profile.checks_all_fields
+            )
+            if not is_followed or not waits:
+                raise _refuse(trap.errno, f"bpf_check, insn {index}", trap.message) from trap
+            malformed[index] = trap
+        if insn.code != op.LD_IMM64:
             continue
-        by = _MAP_SOURCES.get(insn.src)
-        into_value = insn.src in _VALUE_SOURCES
-        offset = insns[index + 1].imm & 0xFFFFFFFF
-        if by is None or (offset and not into_value):
-            log = "unrecognized bpf_ld_imm64 insn"
-            raise _refuse(EINVAL, f"resolve_pseudo_ldimm64, insn {index}", log)
-        find = fd_array.map_by_fd if by == "fd" else fd_array.map_at
-        named = find(state, program, insn.imm)
-        program.references.append(MapReference(index, named, offset if into_value else None))
-        if into_value:
-            named.value_address(offset)
+        if insn.src == op.PSEUDO_BTF_ID:
+            _resolve_symbol(state, program, index)
+        elif insn.src not in _OTHER_SOURCES:
+            _resolve_map(state, program, index)
+    return malformed
+
+
+def _resolve_symbol(state: KernelState, program: ModelProgram, index: int) -> None:
+    """Check a ld_imm64 of the address of a kernel symbol (``check_pseudo_btf_id``)."""
+    insn, second = program.insns[index : index + 2]
+    if second.imm and not isinstance(state.fds.find(second.imm), BtfObject):
+        log = "invalid module BTF object FD specified."
+        raise _refuse(EINVAL, "check_pseudo_btf_id", log)
+    if program.type is ProgType.SYSCALL and not second.imm:
+        ksym_address(state, insn.imm)
+
+
+def _resolve_map(state: KernelState, program: ModelProgram, index: int) -> None:
+    insn, second = program.insns[index : index + 2]
+    by = _MAP_SOURCES.get(insn.src)
+    into_value = insn.src in _VALUE_SOURCES
+    offset = second.imm & 0xFFFFFFFF
+    if by is None or (offset and not into_value):
+        log = "unrecognized bpf_ld_imm64 insn"
+        raise _refuse(EINVAL, f"resolve_pseudo_ldimm64, insn {index}", log)
+    find = fd_array.map_by_fd if by == "fd" else fd_array.map_at
+    named = find(state, program, insn.imm)
+    program.references.append(MapReference(index, named, offset if into_value else None))
+    if into_value:
+        named.value_address(offset)
 
 
 def _check_sleepable(state: KernelState, program: ModelProgram) -> None:
@@ -176,23 +248,14 @@ def _check_sleepable(state: KernelState, program: ModelProgram) -> None:
 
 
 def _check_kfuncs(state: KernelState, program: ModelProgram) -> None:
-    """Check that each kfunc may be called (``check_kfunc_call``).
-
-    Which kfuncs a kernel has beyond those of its profile is not known to the model: programs that
-    a loader installs may call them, a loader may not.
-    """
+    """Check that the program type may call each kfunc (``check_kfunc_call``)."""
     for index, insn in enumerate(program.insns):
         if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL:
             continue
-        if insn.off and program.is_signed and state.profile.verifies_in_verifier:
-            raise _refuse(EACCES, "fd_array_get_btf", "signed program cannot bind any BTF")
         name = state.btf.name_of(insn.imm, Kind.FUNC)
         types = state.profile.kfuncs.get(name or "")
         if types is None and program.type is not ProgType.SYSCALL:
             continue
-        if name is None:
-            log = f"kernel btf_id {insn.imm} is not a function"
-            raise _refuse(EINVAL, "add_kfunc_call", log)
         if types is None or program.type not in types:
             log = f"calling kernel function {name} is not allowed"
             raise _refuse(EACCES, f"check_kfunc_call, insn {index}", log)

@@ -21,15 +21,16 @@ from bpfseal.bpf.uapi import MapType, ProgFlag, ProgType
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model import ModelKernel
-from bpfseal.kernel.model.analysis import Rights, analyse_program
+from bpfseal.kernel.model.analysis import analyse_program
 from bpfseal.kernel.model.kernel_btf import SyntheticBtf, SyntheticSymbols
 from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.maps import ModelMap
-from bpfseal.kernel.model.profile import KFUNC_SERIES, VERIFY_METADATA
+from bpfseal.kernel.model.profile import KFUNC_SERIES
 from bpfseal.kernel.model.program import MapReference, ModelProgram, ProgAttributes
+from bpfseal.kernel.model.rights import Rights
 from bpfseal.kernel.model.state import KernelState
 from bpfseal.kernel.protocol import MapCreate, ProgLoad
-from bpfseal.loader.checks import LOADER_BTF, VERIFY_KFUNC_ID
+from bpfseal.loader.checks import LOADER_BTF, VERIFY_KFUNC, VERIFY_KFUNC_ID
 
 MAP = tuple(ld_imm64(1, op.PSEUDO_MAP_IDX, 0))
 CALL = Insn(op.JMP | op.CALL, 0, op.PSEUDO_KFUNC_CALL_PROG_BTF, 0, VERIFY_KFUNC_ID)
@@ -106,16 +107,17 @@ def test_the_implicit_argument_is_not_looked_at() -> None:
 
 def judged_without_perfmon(*insns: Insn) -> None:
     """Follow a program as one that a process without CAP_PERFMON loads."""
-    btf = SyntheticBtf((VERIFY_METADATA,))
+    btf = SyntheticBtf((VERIFY_KFUNC,))
     state = KernelState(KFUNC_SERIES, btf, SyntheticSymbols(), ())
     used = ModelMap(MapAttributes(MapType.ARRAY, 4, 8, 1), state.memory)
-    kernel_id = btf.known(VERIFY_METADATA, Kind.FUNC) or 0
+    kernel_id = btf.known(VERIFY_KFUNC, Kind.FUNC) or 0
     call = CALL._replace(src=op.PSEUDO_KFUNC_CALL, imm=kernel_id)
     program = ModelProgram(
         ProgAttributes(ProgType.SYSCALL, "p", b"", "GPL"), b"", (*insns, call, exit_insn())
     )
     program.references.append(MapReference(0, used, None))
-    analyse_program(state, program, is_gpl=True, rights=Rights(perfmon=False))
+    state.rights = Rights(perfmon=False)
+    analyse_program(state, program, is_gpl=True)
 
 
 def test_without_perfmon_every_byte_of_the_memory_must_be_written_before() -> None:

@@ -271,3 +271,20 @@ def test_the_log_keeps_the_path_that_failed() -> None:
 
 def test_at_level_0_the_log_is_the_reason_alone() -> None:
     assert refusal_of(mov64_reg(0, 5), EXIT) == ("EACCES", "R5 !read_ok")
+
+
+UNREACHED = [R0, jmp_imm(op.JEQ, 0, 0, 1), Insn(op.JMP | op.EXIT, 1), EXIT]
+"""The third insn uses a reserved field, and no path leads there."""
+
+
+@pytest.mark.parametrize("release", ["6.12", "6.17", "6.18", "6.19", "7.0"])
+def test_up_to_7_0_fields_of_an_insn_that_no_path_leads_to_do_not_count(release: str) -> None:
+    kernel = ModelKernel(profile=PROFILES[release])
+    plain = replace(request(UNREACHED), fd_array=())
+    assert kernel.prog_run(kernel.prog_load(plain), b"").retval == 0
+
+
+@pytest.mark.parametrize("release", ["7.1", "7.2", "7.3", "kfunc"])
+def test_from_7_1_on_they_do(release: str) -> None:
+    with pytest.raises(KernelError, match="BPF_EXIT uses reserved fields"):
+        ModelKernel(profile=PROFILES[release]).prog_load(replace(request(UNREACHED), fd_array=()))

@@ -12,6 +12,5 @@ Example:
 """
 
 from bpfseal.kernel.model.analysis.analysis import Findings, analyse_program
-from bpfseal.kernel.model.analysis.env import Rights
 
-__all__ = ["Findings", "Rights", "analyse_program"]
+__all__ = ["Findings", "analyse_program"]

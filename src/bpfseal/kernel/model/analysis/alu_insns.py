@@ -36,6 +36,8 @@ def step(env: Env, insn: Insn) -> None:
         _move(env, insn, is_64=is_64)
     elif operation in (op.NEG, op.END):
         value = env.read_register(insn.dst)
+        message = f"R{insn.dst} pointer arithmetic prohibited"
+        env.check_no_leak(value, "check_alu_op", message)
         known = operation == op.NEG and isinstance(value, Scalar)
         env.write_register(
             insn.dst,
@@ -57,6 +59,8 @@ def _move(env: Env, insn: Insn, *, is_64: bool) -> None:
     moved: Value
     if isinstance(value, Pointer):
         if insn.off or not is_64:  # a part of a pointer is a number for who may see pointers
+            part = "sign-extension part" if insn.off else "partial copy"
+            env.check_no_leak(value, "check_alu_op", f"R{insn.src} {part} of pointer")
             env.write_register(dst, scalar.UNKNOWN)
             return
         moved = value
@@ -74,13 +78,13 @@ def _move(env: Env, insn: Insn, *, is_64: bool) -> None:
 def _binary(env: Env, insn: Insn, operation: int, *, is_64: bool) -> None:
     dst = insn.dst
     bits = 64 if is_64 else 32
-    source: Scalar | Pointer
-    if insn.code & op.X:
-        source = env.read_register(insn.src)
-    else:
-        source = scalar.const(insn.imm & U64)
-        _check_constant(env, operation, insn.imm, bits)
+    is_register = bool(insn.code & op.X)
+    source: Scalar | Pointer = (
+        env.read_register(insn.src) if is_register else scalar.const(insn.imm & U64)
+    )
     target = env.read_register(dst)
+    if not is_register:
+        _check_constant(env, operation, insn.imm, bits)
     env.check_writable(dst)
     if isinstance(target, Scalar) and isinstance(source, Scalar):
         result: Value = arithmetic.compute(operation, target, source, bits)
@@ -107,7 +111,7 @@ def _with_pointer(
 ) -> Value:
     function = "adjust_reg_min_max_vals"
     if isinstance(target, Pointer) and isinstance(source, Pointer):
-        if operation == op.SUB:
+        if operation == op.SUB and env.rights.perfmon:
             return scalar.UNKNOWN
         message = f"R{register} pointer {OPERATORS[operation]} pointer prohibited"
         raise env.refuse(EACCES, function, message)

@@ -12,19 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from errno import EACCES
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
+from bpfseal.btf.kinds import Linkage
 from bpfseal.kernel.model.analysis.control_flow import CALL, Flow, analyse
-from bpfseal.kernel.model.analysis.env import Env, Rights
+from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.explorer import Explorer
 from bpfseal.kernel.model.analysis.log import Log
 from bpfseal.kernel.model.analysis.map_struct import map_fields
 from bpfseal.kernel.model.analysis.refused import Refused
-from bpfseal.kernel.model.processor import STACK_SIZE
+from bpfseal.kernel.model.processor import STACK_SIZE, Trap
 from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
+
+NOTHING_MALFORMED: Final[Mapping[int, Trap]] = MappingProxyType({})
 
 _STACK_ROUNDING: Final = 16
 """Stack of a function in a chain of calls counts in whole steps (``round_up_stack_depth``)."""
@@ -51,7 +55,7 @@ def analyse_program(
     program: ModelProgram,
     *,
     is_gpl: bool,
-    rights: Rights | None = None,
+    malformed: Mapping[int, Trap] = NOTHING_MALFORMED,
     log_level: int = 0,
 ) -> Findings:
     """Follow all paths of a program whose maps and kfuncs are resolved.
@@ -60,7 +64,7 @@ def analyse_program(
         state: the kernel.
         program: the program.
         is_gpl: its licence is compatible with the GPL.
-        rights: what the process that loads may do; everything by default.
+        malformed: what is wrong with insns, by index, and matters only where a path leads there.
         log_level: as in ``union bpf_attr``: 0, 1 for the failing path, 2 for all.
 
     Raises:
@@ -73,7 +77,9 @@ def analyse_program(
         profile=state.profile,
         btf=state.btf,
         is_gpl=is_gpl,
-        rights=rights or Rights(),
+        rights=state.rights,
+        functions=_functions(program),
+        malformed=malformed,
         log=log,
         map_fields=lambda: map_fields(
             has_hash=state.profile.has_exclusive_maps, has_excl=state.has_excl
@@ -101,6 +107,14 @@ def analyse_program(
     return Findings(log.text, processed, env.max_ctx_offset)
 
 
+def _functions(program: ModelProgram) -> dict[int, bool]:
+    """Return whether each function of a program with func_info is static, by its first insn."""
+    if program.btf is None:
+        return {}
+    btf = program.btf.btf
+    return {start: btf.type_by_id(type_id).vlen == Linkage.STATIC for start, type_id in program.func_info}
+
+
 def _summary(env: Env, processed: int) -> str:
     return f"processed {processed} insns (limit {env.profile.max_insns})"
 
@@ -126,12 +140,14 @@ def _check_stack_depth(env: Env, flow: Flow) -> None:
 
 
 def _calls(env: Env, flow: Flow) -> Mapping[int, set[int]]:
-    """Return the functions that each function calls."""
+    """Return the functions that each function calls, or has a helper call."""
     calls: dict[int, set[int]] = {}
     functions = [*flow.functions, len(env.insns)]
     for start, end in pairwise(functions):
         for index in range(start, end):
             insn = env.insns[index]
-            if insn.code == CALL and insn.src == op.PSEUDO_CALL:
+            if (insn.code == CALL and insn.src == op.PSEUDO_CALL) or (
+                insn.code == op.LD_IMM64 and insn.src == op.PSEUDO_FUNC
+            ):
                 calls.setdefault(start, set()).add(index + 1 + insn.imm)
     return calls

@@ -18,6 +18,7 @@ from typing import Final
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn
 from bpfseal.kernel.model.analysis.helper_calls import argument_count
+from bpfseal.kernel.model.analysis.helper_table import CALLBACKS
 from bpfseal.kernel.model.analysis.refused import Refused
 
 CALL: Final = op.JMP | op.CALL
@@ -39,7 +40,7 @@ class Flow:
     """What is known of a program before any path is followed.
 
     Attributes:
-        joins: the insns that jumps lead to.
+        joins: the insns that jumps and callbacks lead to.
         live: registers that may be read from each insn on, as bits.
         functions: the first insn of each function, in order.
     """
@@ -55,6 +56,11 @@ def jump_target(insn: Insn, index: int) -> int | None:
     if code & 7 not in (op.JMP, op.JMP32) or code in (CALL, EXIT):
         return None
     return index + 1 + (insn.imm if code == GOTOL else insn.off)
+
+
+def calls_callback(insn: Insn) -> bool:
+    """Whether an insn calls a helper that calls a function of the program."""
+    return insn.code == CALL and insn.src == 0 and insn.imm in CALLBACKS
 
 
 def analyse(insns: Sequence[Insn]) -> Flow:
@@ -113,7 +119,7 @@ def check_functions(insns: Sequence[Insn], functions: Sequence[int]) -> None:
 
 
 def check_reachable(insns: Sequence[Insn]) -> frozenset[int]:
-    """Check that every insn can be reached, and return the insns that jumps lead to.
+    """Check that every insn can be reached, and return those that several paths lead to.
 
     Raises:
         Refused: EINVAL.
@@ -133,6 +139,8 @@ def check_reachable(insns: Sequence[Insn]) -> frozenset[int]:
                 code == op.LD_IMM64 and insn.src == op.PSEUDO_FUNC
             ):
                 pending.append(index + 1 + insn.imm)
+            if calls_callback(insn):  # a callback comes back to the call
+                joins.add(index)
             target = jump_target(insn, index)
             if target is not None:
                 joins.add(target)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from errno import EACCES
-from typing import NamedTuple
+from errno import E2BIG, EACCES
 
 from bpfseal.bpf.insn import Insn
 from bpfseal.kernel.model.analysis.log import Log
@@ -20,20 +19,10 @@ from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.state import Frame, State
 from bpfseal.kernel.model.analysis.values import Pointer, Value
 from bpfseal.kernel.model.kernel_btf import KernelBtf
-from bpfseal.kernel.model.processor import FRAME_POINTER
+from bpfseal.kernel.model.processor import FRAME_POINTER, MAX_CALL_FRAMES, Trap
 from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.model.program import MapReference
-
-
-class Rights(NamedTuple):
-    """What the process that loads may do.
-
-    Attributes:
-        perfmon: it has CAP_PERFMON: its programs may read stack that they never wrote
-            (``bpf_allow_uninit_stack``).
-    """
-
-    perfmon: bool = True
+from bpfseal.kernel.model.rights import Rights
 
 
 @dataclass(eq=False)
@@ -47,6 +36,8 @@ class Env:
         btf: the kernel's own BTF.
         is_gpl: the program's licence is compatible with the GPL.
         rights: what the process that loads may do.
+        functions: whether each function is static, by its first insn; empty without func_info.
+        malformed: what is wrong with insns, by index.
         log: the verifier's log.
         map_fields: returns the fields of ``struct bpf_map``.
         state: the state of the path that is being followed.
@@ -61,6 +52,8 @@ class Env:
     btf: KernelBtf
     is_gpl: bool
     rights: Rights
+    functions: Mapping[int, bool]
+    malformed: Mapping[int, Trap]
     log: Log
     map_fields: Callable[[], tuple[Field, ...]]
     state: State = field(default_factory=lambda: State([Frame()]))
@@ -98,6 +91,17 @@ class Env:
         if number == FRAME_POINTER:
             raise Refused(EACCES, "check_reg_arg", "frame pointer is read only")
 
+    def check_call_depth(self) -> None:
+        """Check that one more function may be called (``setup_func_entry``).
+
+        Raises:
+            Refused: E2BIG.
+        """
+        frames = self.state.frames
+        if len(frames) == MAX_CALL_FRAMES:
+            message = f"the call stack of {len(frames) + 1} frames is too deep"
+            raise Refused(E2BIG, "setup_func_entry", message)
+
     def write_register(self, number: int, value: Value) -> None:
         """Let a register hold a value.
 
@@ -108,6 +112,15 @@ class Env:
             raise Refused(EACCES, "check_reg_arg", "frame pointer is read only")
         self.state.frames[-1].registers[number] = value
 
+    def check_no_leak(self, value: Value, function: str, message: str) -> None:
+        """Check that a program of a process without CAP_PERFMON gives no address away.
+
+        Raises:
+            Refused: EACCES with a message, if the value is a pointer.
+        """
+        if isinstance(value, Pointer) and not self.rights.perfmon:
+            raise Refused(EACCES, function, message)
+
     def frame_of(self, pointer: Pointer) -> Frame:
         """Return the frame that a stack pointer points into."""
         return self.state.frames[pointer.frame]
@@ -115,9 +128,5 @@ class Env:
     def note_stack_use(self, pointer: Pointer, off: int) -> None:
         """Note that a function uses its stack down to an offset (``update_stack_depth``)."""
         frame = self.state.frames[pointer.frame]
-        start = 0 if frame.call_site < 0 else self._function_called_at(frame.call_site)
-        if -off > self.stack_depths.get(start, 0):
-            self.stack_depths[start] = -off
-
-    def _function_called_at(self, call_site: int) -> int:
-        return call_site + 1 + self.insns[call_site].imm
+        if -off > self.stack_depths.get(frame.start, 0):
+            self.stack_depths[frame.start] = -off

@@ -9,12 +9,19 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import E2BIG, EFAULT, EINVAL
+from errno import E2BIG, EACCES, EFAULT, EINVAL
 from typing import Final, NamedTuple
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn
-from bpfseal.kernel.model.analysis import alu_insns, helper_calls, kfunc_calls, pruning, scalar
+from bpfseal.kernel.model.analysis import (
+    alu_insns,
+    callbacks,
+    helper_calls,
+    kfunc_calls,
+    pruning,
+    scalar,
+)
 from bpfseal.kernel.model.analysis.control_flow import (
     CALL,
     EXIT,
@@ -22,6 +29,7 @@ from bpfseal.kernel.model.analysis.control_flow import (
     GOTOL,
     MAY_GOTO,
     Flow,
+    calls_callback,
     jump_target,
     uses,
 )
@@ -33,7 +41,7 @@ from bpfseal.kernel.model.analysis.memory_insns import load_imm64, load_insn, st
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.state import Frame, State
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind
-from bpfseal.kernel.model.processor import MAX_CALL_FRAMES
+from bpfseal.kernel.model.processor import Trap
 
 MAX_PENDING: Final = 8192
 """Paths that may wait to be followed, BPF_COMPLEXITY_LIMIT_JMP_SEQ (kernel/bpf/verifier.c). More of
@@ -97,6 +105,7 @@ class Explorer:
         """Follow the current path until it ends."""
         env, insns, joins = self._env, self._env.insns, self._flow.joins
         limit, handlers, log = env.profile.max_insns, self._HANDLERS, env.log
+        malformed = env.malformed
         show_state = True
         index = env.index
         while index >= 0:
@@ -114,6 +123,8 @@ class Explorer:
             if log.level:
                 self._log_insn(index, came_from, show_state=show_state)
                 before = dict(env.state.frame.stack)
+            if index in malformed:
+                self._refuse_malformed(malformed[index])
             following = handlers[insn.code & 7](self, insn, index)
             if log.level and insn.code not in _SILENT and following >= 0:
                 reads, writes = uses(insn)
@@ -123,6 +134,11 @@ class Explorer:
             came_from = index
             index = following
         self._end_branch(env.state)
+
+    def _refuse_malformed(self, trap: Trap) -> None:
+        """Refuse an insn, but for a write to r10: its operands are looked at before that."""
+        if trap.errno != EACCES:
+            raise self._env.refuse(trap.errno, "do_check", trap.message)
 
     def _log_insn(self, index: int, came_from: int, *, show_state: bool) -> None:
         log, state = self._env.log, self._env.state
@@ -178,35 +194,49 @@ class Explorer:
         if insn.src == op.PSEUDO_KFUNC_CALL:
             kfunc_calls.call(self._env, insn.imm)
         else:
-            helper_calls.call(self._env, insn.imm)
+            waiting = helper_calls.call(self._env, insn.imm)
+            if waiting is not None:
+                self._push(waiting, waiting.frame.start, index)
         return index + 1
 
     def _call_function(self, insn: Insn, index: int) -> int:
         env = self._env
         frames = env.state.frames
-        if len(frames) == MAX_CALL_FRAMES:
-            message = f"the call stack of {len(frames) + 1} frames is too deep"
-            raise env.refuse(E2BIG, "setup_func_entry", message)
-        frame = Frame(len(frames), index)
+        env.check_call_depth()
+        target = index + 1 + insn.imm
+        frame = Frame(len(frames), index, target)
         caller = frames[-1].registers
         frame.registers[1:6] = caller[1:6]
         caller[0:6] = [None] * 6
         frames.append(frame)
-        return index + 1 + insn.imm
+        return target
 
     def _exit(self) -> int:
         env = self._env
         frames = env.state.frames
         if len(frames) == 1:
-            env.read_register(0)
+            env.check_no_leak(env.read_register(0), "do_check", "R0 leaks addr as return value")
             return -1
         result = frames[-1].registers[0]
         if isinstance(result, Pointer) and result.kind is PointerKind.STACK:
             message = "cannot return stack pointer to the caller"
             raise env.refuse(EINVAL, "prepare_func_exit", message)
+        if frames[-1].is_callback:
+            callbacks.check_result(env, result)
+            return self._back_to_call(frames.pop().call_site)
         left = frames.pop()
         frames[-1].registers[0] = result
         return left.call_site + 1
+
+    def _back_to_call(self, index: int) -> int:
+        """Let a path come back from a callback, with the numbers forgotten that it changed."""
+        state = self._env.state
+        sites = [frame.call_site for frame in state.frames]
+        for old in reversed(self._visited.get(index, [])):
+            if old.branches and [frame.call_site for frame in old.frames] == sites:
+                _widen(old, state)
+                break
+        return index
 
     _HANDLERS: Final[dict[int, Callable[[Explorer, Insn, int], int]]] = {
         op.LD: _ld,
@@ -247,15 +277,18 @@ class Explorer:
         """
         state = self._env.state
         seen = self._visited.setdefault(index, [])
-        live = [self._flow.live[frame.call_site + 1] for frame in state.frames[1:]]
+        live = [
+            self._flow.live[frame.call_site + (not frame.is_callback)] for frame in state.frames[1:]
+        ]
         live.append(self._flow.live[index])
         is_may_goto = self._env.insns[index].code == MAY_GOTO
-        is_due = is_may_goto or self._is_due(in_loop=False)
+        comes_back = calls_callback(self._env.insns[index])
+        is_due = is_may_goto or comes_back or self._is_due(in_loop=False)
         for old in reversed(seen):
-            if old.branches and not is_may_goto:
+            if old.branches and not is_may_goto and not comes_back:
                 self._check_loop(old, state, index)
                 is_due = is_due and self._is_due(in_loop=True)
-            elif self._covers(old, state, live, may_widen=is_may_goto):
+            elif self._covers(old, state, live, is_may_goto=is_may_goto):
                 old.hits += 1
                 self._end_branch(state)
                 return True
@@ -281,16 +314,16 @@ class Explorer:
             message = f"infinite loop detected at insn {index}"
             raise self._env.refuse(EINVAL, "is_state_visited", message)
 
-    def _covers(self, old: State, state: State, live: list[int], *, may_widen: bool) -> bool:
+    def _covers(self, old: State, state: State, live: list[int], *, is_may_goto: bool) -> bool:
         """Whether a state that was remembered covers this one.
 
         A loop that a may_goto bounds is followed once more with the numbers forgotten that it
         changes: then its next round is covered.
         """
-        if not old.branches or old.may_gotos != state.may_gotos:
+        if not is_may_goto or not old.branches or old.may_gotos != state.may_gotos:
             if pruning.covers(old, state, live):
                 return True
-            if may_widen and old.branches:
+            if is_may_goto and old.branches:
                 _widen(old, state)
         return False
 

@@ -13,11 +13,13 @@ from errno import EACCES, EINVAL
 from typing import Final
 
 from bpfseal.bpf.uapi import Helper, MapFlag
-from bpfseal.kernel.model.analysis import memory_access, scalar, stack
+from bpfseal.kernel.model.analysis import callbacks, memory_access, scalar, stack
 from bpfseal.kernel.model.analysis.branches import narrowed
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.helper_names import exists, helper_name
 from bpfseal.kernel.model.analysis.helper_table import (
+    CALLBACKS,
+    NEEDS_PERFMON,
     OTHERS,
     PROTOTYPES,
     Argument,
@@ -26,6 +28,7 @@ from bpfseal.kernel.model.analysis.helper_table import (
 )
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.stack import Access
+from bpfseal.kernel.model.analysis.state import State
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, describe
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.refusal import ENOTSUPP
@@ -34,7 +37,9 @@ MAX_SIZE: Final = 1 << 29
 """BPF_MAX_VAR_SIZ (include/linux/bpf_verifier.h)."""
 
 _MEMORY_TYPES: Final = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
-_MEMORY_KINDS: Final = frozenset({PointerKind.STACK, PointerKind.MAP_VALUE, PointerKind.MEMORY})
+_MEMORY_KINDS: Final = frozenset(
+    {PointerKind.STACK, PointerKind.MAP_VALUE, PointerKind.MAP_KEY, PointerKind.MEMORY}
+)
 _SIZES: Final = frozenset({Argument.SIZE, Argument.SIZE_OR_ZERO})
 _MAX_ERRNO: Final = 4095
 _SMALL_RESULTS: Final = frozenset(
@@ -56,8 +61,11 @@ def argument_count(number: int) -> int:
     return 5 if prototype is None else len(prototype.arguments)
 
 
-def call(env: Env, number: int) -> None:
+def call(env: Env, number: int) -> State | None:
     """Check a call and let it change the state.
+
+    Returns:
+        The state in which a function of the program begins that the helper calls, if it does.
 
     Raises:
         Refused: EINVAL for a helper that the program may not call, ENOTSUPP for one that the model
@@ -69,9 +77,11 @@ def call(env: Env, number: int) -> None:
         called.check(1 + position, argument)
     registers = env.state.registers
     called.check_map_kind()
+    waiting = callbacks.enter(env, env.index, number) if number in CALLBACKS else None
     result = called.result()
     registers[1:6] = [None] * 5
     registers[0] = result
+    return waiting
 
 
 def _prototype(env: Env, number: int) -> Prototype:
@@ -80,6 +90,8 @@ def _prototype(env: Env, number: int) -> Prototype:
     if not exists(number):
         raise env.refuse(EINVAL, function, f"invalid func {name}")
     prototype = PROTOTYPES.get(number)
+    if number in NEEDS_PERFMON and not env.rights.perfmon:
+        raise env.refuse(EINVAL, function, f"program of this type cannot use helper {name}")
     if prototype is None:
         if number in OTHERS:
             raise env.refuse(ENOTSUPP, function, f"the model does not have the helper {name}")
@@ -105,11 +117,21 @@ class _Call:
         value = self._env.read_register(register)
         match argument:
             case Argument.ANYTHING:
-                return
+                message = f"R{register} leaks addr into helper function"
+                self._env.check_no_leak(value, "check_func_arg", message)
             case Argument.MAP:
                 self._require(register, value, {PointerKind.MAP}, "map_ptr")
                 assert isinstance(value, Pointer)  # noqa: S101 - required above
                 self._map = value.map
+            case Argument.FUNCTION:
+                self._require(register, value, {PointerKind.FUNCTION}, "func")
+                assert isinstance(value, Pointer)  # noqa: S101 - required above
+                memory_access.check_no_offset(self._env, register, value, fixed_allowed=False)
+            case Argument.STACK_OR_NULL:
+                if value != scalar.ZERO:
+                    self._require(register, value, {PointerKind.STACK}, "fp")
+            case Argument.STRING:
+                self._check_string(register, value)
             case Argument.SIZE | Argument.SIZE_OR_ZERO:
                 zero = argument is Argument.SIZE_OR_ZERO
                 before = self._prototype.arguments[register - 2]
@@ -145,6 +167,24 @@ class _Call:
             self._key = stack.constant_key(self._env, value, given.key_size)
         else:
             check_memory(self._env, register, given.value_size, "read", zero_allowed=False)
+
+    def _check_string(self, register: int, value: Scalar | Pointer) -> None:
+        """Check a string that cannot change (``check_reg_const_str``)."""
+        self._require(register, value, {PointerKind.MAP_VALUE}, "map_value")
+        assert isinstance(value, Pointer)  # noqa: S101 - required above
+        used, function = value.map, "check_reg_const_str"
+        assert used is not None  # noqa: S101 - a map value has a map
+        is_constant = used.attributes.flags & MapFlag.RDONLY_PROG and used.frozen
+        if not is_constant or used.writers:
+            message = f"R{register} does not point to a readonly map'"
+            raise self._env.refuse(EACCES, function, message)
+        if value.var is not None:
+            raise self._env.refuse(EACCES, function, f"R{register} is not a constant address'")
+        size = used.attributes.value_size
+        memory_access.check_map_value(self._env, register, value, 0, size - value.off, "read")
+        text = used.lookup(bytes(used.attributes.key_size)) or b""
+        if b"\0" not in text[value.off :]:
+            raise self._env.refuse(EINVAL, function, "string is not zero-terminated")
 
     def check_map_kind(self) -> None:
         """Check that the model knows the type of the map, and that the program may write it."""
@@ -203,6 +243,12 @@ def check_memory(
         memory_access.check_map_value(
             env, register, pointer, 0, size, access, zero_allowed=zero_allowed
         )
+        return
+    if isinstance(pointer, Pointer) and kind is PointerKind.MAP_KEY:
+        if access == "write":
+            message = f"R{register} cannot write into map_key"
+            raise env.refuse(EACCES, "check_helper_mem_access", message)
+        memory_access.check_map_key(env, register, pointer, 0, size)
         return
     if isinstance(pointer, Pointer) and kind is PointerKind.MEMORY:
         if access == "write":

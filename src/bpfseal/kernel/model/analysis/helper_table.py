@@ -28,6 +28,9 @@ class Argument(Enum):
     SIZE = "size"
     SIZE_OR_ZERO = "size or zero"
     LONG_OUT = "8 bytes that are written"
+    FUNCTION = "function of the program"
+    STACK_OR_NULL = "stack or null"
+    STRING = "string in a read-only map"
 
 
 class Result(Enum):
@@ -79,6 +82,9 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
     Helper.JIFFIES64: _NOTHING,
     Helper.KTIME_GET_BOOT_NS: _NOTHING,
     Helper.COPY_FROM_USER: _COPY._replace(gpl_only=False),
+    Helper.FOR_EACH_MAP_ELEM: Prototype((_A.MAP, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
+    Helper.LOOP: Prototype((_A.ANYTHING, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
+    Helper.STRNCMP: Prototype((_A.MEMORY, _A.SIZE, _A.STRING)),
     Helper.SYS_BPF: Prototype((_A.ANYTHING, _A.MEMORY, _A.SIZE)),
     Helper.BTF_FIND_BY_NAME_KIND: Prototype((_A.MEMORY, _A.SIZE, _A.ANYTHING, _A.ANYTHING)),
     Helper.SYS_CLOSE: Prototype((_A.ANYTHING,)),
@@ -86,6 +92,11 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
     Helper.KTIME_GET_TAI_NS: _NOTHING,
 }
 """Prototypes of the helpers that the model has, by id."""
+
+CALLBACKS: Final = frozenset(
+    number for number, prototype in PROTOTYPES.items() if Argument.FUNCTION in prototype.arguments
+)
+"""Helpers that call a function of the program before they return."""
 
 OTHERS: Final = frozenset(
     {
@@ -114,8 +125,17 @@ OTHERS: Final = frozenset(
             123,
         ),
         *(130, 131, 132, 133, 134, 136, 137, 138, 139, 140, 141, 147, 149, 153, 154, 156, 157),
-        *(158, 162, 164, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 181, 182, 188),
+        *(158, 162, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 188),
         *(191, 194, 195, 196, 197, 198, 199, 200, 201, 202, 203, 209, 210, 211),
     }
 )
 """Helpers that a SYSCALL program may call on Linux 6.18 and later and that the model lacks."""
+
+NEEDS_PERFMON: Final = frozenset(
+    {
+        *(6, 16, 22, 35, 55, 109, 112, 113, 114, 115, 117, 141, 148, 149),
+        *(158, 165, 166, 175, 176, 177, 180, 191),
+    }
+)
+"""Helpers that a process without CAP_PERFMON does not get for SYSCALL programs (measured on Linux
+6.18.44)."""

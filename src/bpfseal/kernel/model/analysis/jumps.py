@@ -39,6 +39,7 @@ def split(env: Env, insn: Insn) -> tuple[State | None, bool]:
     source: Scalar | Pointer = (
         env.read_register(insn.src) if is_register else scalar.const(insn.imm & U64)
     )
+    _check_comparison(env, insn.src, source)
     target = env.read_register(insn.dst)
     decided = _decide(operation, target, source, bits)
     if decided is True:
@@ -59,7 +60,14 @@ def split(env: Env, insn: Insn) -> tuple[State | None, bool]:
         is_null = operation == op.JEQ
         _settle_null(jumping, target.id, is_null=is_null)
         _settle_null(env.state, target.id, is_null=not is_null)
+    else:
+        _check_comparison(env, insn.dst, target)
     return jumping, True
+
+
+def _check_comparison(env: Env, register: int, value: Value) -> None:
+    message = f"R{register} pointer comparison prohibited"
+    env.check_no_leak(value, "check_cond_jmp_op", message)
 
 
 def _decide(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from bpfseal.kernel.model.profile import VERIFY_METADATA
+from bpfseal.loader.checks import VERIFY_KFUNC
 
 
 class KfuncArgument(Enum):
@@ -23,7 +23,7 @@ class KfuncArgument(Enum):
 
 
 ARGUMENTS: Final[dict[str, tuple[KfuncArgument, ...]]] = {
-    VERIFY_METADATA: (
+    VERIFY_KFUNC: (
         KfuncArgument.MAP,
         KfuncArgument.MEMORY,
         KfuncArgument.SIZE,

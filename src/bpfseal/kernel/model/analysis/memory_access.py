@@ -11,7 +11,7 @@ Example:
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL
+from errno import EACCES, EINVAL, EPERM
 from typing import Final
 
 from bpfseal.bpf.uapi import MapFlag, MapType
@@ -21,6 +21,7 @@ from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.scalar import S64_MIN, Scalar, build
 from bpfseal.kernel.model.analysis.stack import MAX_VAR_OFF, Access
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value, describe
+from bpfseal.kernel.model.refusal import ENOTSUPP
 
 MAX_CTX_OFFSET: Final = 0xFFFF
 """No access of a context may begin here or later (``syscall_prog_is_valid_access``)."""
@@ -29,6 +30,10 @@ _ALIGNED_NAMES: Final = {
     PointerKind.STACK: "stack ",
     PointerKind.CTX: "context ",
     PointerKind.MAP_VALUE: "value ",
+}
+_REGIONS: Final = {
+    PointerKind.MAP_VALUE: ("map value", "value_size"),
+    PointerKind.MAP_KEY: ("map key", "key_size"),
 }
 _STRUCTS: Final = {
     MapType.HASH: "bpf_htab",
@@ -113,11 +118,17 @@ def _access(
         case PointerKind.STACK:
             stack.check_bounds(env, register, off, size, access)
             if access == "read":
-                return stack.read(env, pointer, off, size)
+                return stack.read(env, register, pointer, off, size)
             stack.write(env, pointer, off, size, value)
             return None
         case PointerKind.MAP_VALUE:
             check_map_value(env, register, pointer, off, size, access)
+            return unknown
+        case PointerKind.MAP_KEY:
+            if access == "write":
+                message = f"write to change key R{register} not allowed"
+                raise env.refuse(EACCES, "check_mem_access", message)
+            check_map_key(env, register, pointer, off, size)
             return unknown
         case PointerKind.CTX:
             _check_ctx(env, register, pointer, off, size)
@@ -176,6 +187,16 @@ def _check_ctx(env: Env, register: int, pointer: Pointer, off: int, size: int) -
     env.max_ctx_offset = max(env.max_ctx_offset, off + size)
 
 
+def check_map_key(env: Env, register: int, pointer: Pointer, off: int, size: int) -> None:
+    """Check an access to the key of a map that a callback gets.
+
+    Raises:
+        Refused: EACCES.
+    """
+    assert pointer.map is not None  # noqa: S101 - a map key has a map
+    check_region(env, register, pointer, off, size, pointer.map.attributes.key_size)
+
+
 def check_map_value(
     env: Env,
     register: int,
@@ -228,8 +249,7 @@ def check_region(
             " check."
         )
         raise env.refuse(EACCES, function, message)
-    what = "map value" if pointer.kind is PointerKind.MAP_VALUE else "memory"
-    name = "value_size" if pointer.kind is PointerKind.MAP_VALUE else "mem_size"
+    what, name = _REGIONS.get(pointer.kind, ("memory", "mem_size"))
 
     def check(at: int, end: str) -> None:
         if at >= 0 and (size > 0 or zero_allowed) and at + size <= region_size:
@@ -254,7 +274,10 @@ def _read_map_struct(
     struct = _STRUCTS.get(pointer.map.type)
     if struct is None:
         message = f"map_ptr access not supported for map type {pointer.map.attributes.type}"
-        raise env.refuse(524, function, message)
+        raise env.refuse(ENOTSUPP, function, message)
+    if not env.rights.perfmon:
+        message = f"'struct {struct}' access is allowed only to CAP_PERFMON and CAP_SYS_ADMIN"
+        raise env.refuse(EPERM, function, message)
     if off < 0:
         message = f"R{register} is {struct} invalid negative access: off={off}"
         raise env.refuse(EACCES, function, message)

@@ -24,6 +24,7 @@ from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value
 _SIZE: Final = 0x18
 _MODE: Final = 0xE0
 _U32: Final = 0xFFFFFFFF
+_SEEN: Final = {PointerKind.MAP_VALUE: "map", PointerKind.CTX: "ctx"}
 
 
 def load_imm64(env: Env, insn: Insn, index: int) -> None:
@@ -38,10 +39,19 @@ def load_imm64(env: Env, insn: Insn, index: int) -> None:
     elif insn.src == op.PSEUDO_BTF_ID:
         loaded = _kernel_symbol(env, insn.imm)
     elif insn.src == op.PSEUDO_FUNC:
-        raise env.refuse(EINVAL, "check_ld_imm", "missing btf func_info")
+        loaded = _function(env, index + 1 + insn.imm)
     else:
         loaded = scalar.const((env.insns[index + 1].imm & _U32) << 32 | insn.imm & _U32)
     env.write_register(insn.dst, loaded)
+
+
+def _function(env: Env, start: int) -> Pointer:
+    """Return the address of a function, which a helper may call."""
+    if not env.functions:
+        raise env.refuse(EINVAL, "check_ld_imm", "missing btf func_info")
+    if not env.functions.get(start, False):
+        raise env.refuse(EINVAL, "check_ld_imm", "callback function not static")
+    return Pointer(PointerKind.FUNCTION, target=start)
 
 
 def _kernel_symbol(env: Env, type_id: int) -> Value:
@@ -80,8 +90,15 @@ def store_insn(env: Env, insn: Insn) -> None:
         return
     else:
         value = _with_id(env, insn, size)
-        env.read_register(insn.dst)
+        _check_leak(env, insn, env.read_register(insn.dst), value)
     memory_access.store(env, insn.dst, insn.off, size, value, strict=False)
+
+
+def _check_leak(env: Env, insn: Insn, target: Value, value: Value) -> None:
+    """Check that what is stored is not seen outside of the program (``check_mem_access``)."""
+    place = _SEEN.get(target.kind) if isinstance(target, Pointer) else None
+    if place is not None:
+        env.check_no_leak(value, "check_mem_access", f"R{insn.src} leaks addr into {place}")
 
 
 def _with_id(env: Env, insn: Insn, size: int) -> Scalar | Pointer:
@@ -119,6 +136,7 @@ def _atomic(env: Env, insn: Insn, size: int) -> None:
         return
     if insn.imm == op.CMPXCHG:
         env.read_register(0)
+    env.check_no_leak(stored, "check_atomic_rmw", f"R{insn.src} leaks addr into mem")
     fetches = insn.imm & op.FETCH
     fetched = 0 if insn.imm == op.CMPXCHG else insn.src
     if fetches:

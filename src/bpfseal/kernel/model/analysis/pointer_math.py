@@ -18,6 +18,7 @@ from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.scalar import S64_MIN, Scalar
 from bpfseal.kernel.model.analysis.stack import MAX_VAR_OFF
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind
+from bpfseal.kernel.model.processor import STACK_SIZE
 
 OPERATORS: Final = {
     op.ADD: "+=",
@@ -56,7 +57,7 @@ def move(
         Refused: EACCES for what the kind of pointer does not allow, EINVAL for too far.
     """
     if not is_64:
-        if operation == op.SUB:
+        if operation == op.SUB and env.rights.perfmon:
             return scalar.UNKNOWN
         message = f"R{register} 32-bit pointer arithmetic prohibited"
         raise env.refuse(EACCES, _FUNCTION, message)
@@ -85,7 +86,30 @@ def move(
         message = f"R{register} pointer arithmetic with {operator} operator prohibited"
         raise env.refuse(EACCES, _FUNCTION, message)
     _check_pointer(env, moved)
+    if moved.kind is PointerKind.STACK and not env.rights.perfmon:
+        _check_speculation(env, register, moved)
     return moved
+
+
+def _check_speculation(env: Env, register: int, pointer: Pointer) -> None:
+    """Check that a stack pointer stays where speculation may take it.
+
+    Source: ``check_stack_access_for_ptr_arithmetic``, for who must not bypass the defence against
+    Spectre v1.
+    """
+    function, off = "check_stack_access_for_ptr_arithmetic", pointer.off
+    if pointer.var is not None:
+        bits = f"({pointer.var.value:#x}; {pointer.var.mask:#x})"
+        message = (
+            f"R{register} variable stack access prohibited for !root, var_off={bits} off={off}"
+        )
+        raise env.refuse(EACCES, function, message)
+    if not -STACK_SIZE <= off < 0:
+        message = (
+            f"R{register} stack pointer arithmetic goes out of range, prohibited for !root;"
+            f" off={off}"
+        )
+        raise env.refuse(EACCES, function, message)
 
 
 def _add(pointer: Pointer, by: Scalar) -> Pointer:

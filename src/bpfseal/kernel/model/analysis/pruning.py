@@ -55,7 +55,7 @@ def same(old: State, new: State) -> bool:
 
 
 def _frame_covers(old: Frame, new: Frame, live: int, ids: _Ids) -> bool:
-    if old.call_site != new.call_site:
+    if old.call_site != new.call_site or old.callback_depth > new.callback_depth:
         return False
     new_registers = new.registers
     for number, value in enumerate(old.registers):

@@ -91,7 +91,7 @@ def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -
     raise env.refuse(errno, function, message)
 
 
-def read(env: Env, pointer: Pointer, off: int, size: int) -> Scalar | Pointer:
+def read(env: Env, register: int, pointer: Pointer, off: int, size: int) -> Scalar | Pointer:
     """Return what a load of the stack gives, with its high bytes still as they were spilled.
 
     Raises:
@@ -112,7 +112,11 @@ def read(env: Env, pointer: Pointer, off: int, size: int) -> Scalar | Pointer:
             raise env.refuse(EACCES, "check_stack_read_fixed_off", "invalid size of register fill")
         if size <= spilled_size and off % SLOT_SIZE == 0:
             return slot.spilled
-    _check_initialised(env, kinds, f"invalid read from stack off {off}+{{}} size {size}")
+    if at // SLOT_SIZE > max(frame.stack, default=-1):  # below all that was ever written
+        message = f"invalid read from stack R{register} off={off} size={size}"
+    else:
+        message = f"invalid read from stack off {off}+{{}} size {size}"
+    _check_initialised(env, kinds, message)
     return scalar.ZERO if kinds == ZERO_BYTE * size else scalar.of_width(_WIDTHS[size])
 
 
@@ -148,8 +152,11 @@ def write(env: Env, pointer: Pointer, off: int, size: int, value: Value) -> None
     off += pointer.off
     at = -off - 1
     index = at // SLOT_SIZE
+    function = "check_stack_write_fixed_off"
+    if size != SLOT_SIZE and frame.slot(index).is_spill:
+        spilled, message = frame.slot(index).spilled, "attempt to corrupt spilled pointer on stack"
+        env.check_no_leak(spilled, function, message)
     if isinstance(value, Pointer):
-        function = "check_stack_write_fixed_off"
         if size != SLOT_SIZE:
             raise env.refuse(EACCES, function, "invalid size of register spill")
         if value.kind is PointerKind.STACK and frame is not env.state.frame:

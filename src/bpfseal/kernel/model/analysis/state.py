@@ -24,15 +24,31 @@ class Frame:
         registers: what r0 to r10 hold.
         stack: the slots that were written, by index; slot 0 is the one just below r10.
         call_site: the index of the call that opened the frame.
+        start: the first insn of its function.
+        is_callback: a helper called the function.
+        callback_depth: how often in a row the call that the frame is at has called its function.
     """
 
-    __slots__ = ("_is_shared", "call_site", "registers", "stack")
+    __slots__ = (
+        "_is_shared",
+        "call_site",
+        "callback_depth",
+        "is_callback",
+        "registers",
+        "stack",
+        "start",
+    )
 
-    def __init__(self, number: int = 0, call_site: int = -1) -> None:
+    def __init__(
+        self, number: int = 0, call_site: int = -1, start: int = 0, *, is_callback: bool = False
+    ) -> None:
         self.registers: list[Value] = [None] * REGISTER_COUNT
         self.registers[FRAME_POINTER] = Pointer(PointerKind.STACK, frame=number)
         self.stack: dict[int, Slot] = {}
         self.call_site = call_site
+        self.start = start
+        self.is_callback = is_callback
+        self.callback_depth = 0
         self._is_shared = False
 
     def copy(self) -> Frame:
@@ -41,6 +57,9 @@ class Frame:
         made.registers = self.registers.copy()
         made.stack = self.stack
         made.call_site = self.call_site
+        made.start = self.start
+        made.is_callback = self.is_callback
+        made.callback_depth = self.callback_depth
         made._is_shared = self._is_shared = True  # noqa: SLF001 - a copy of its own kind
         return made
 

@@ -21,6 +21,7 @@ class PointerKind(Enum):
     STACK = "fp"
     MAP = "map_ptr"
     MAP_VALUE = "map_value"
+    MAP_KEY = "map_key"
     FUNCTION = "func"
     BTF = "ptr_"
     MEMORY = "mem"
@@ -39,6 +40,7 @@ class Pointer(NamedTuple):
         or_null: it may be null.
         size: bytes of read-only kernel memory.
         type_name: the struct that it points to.
+        target: the first insn of the function that it points to.
     """
 
     kind: PointerKind
@@ -50,6 +52,7 @@ class Pointer(NamedTuple):
     or_null: bool = False
     size: int = 0
     type_name: str = ""
+    target: int = 0
 
     @property
     def word(self) -> str:

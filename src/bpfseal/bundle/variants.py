@@ -1,0 +1,51 @@
+"""Which variants of a bundle may be loaded, and in which order they are tried.
+
+Example:
+    >>> [variant.loader.scheme_name for variant in loadable_variants(bundle)]
+    ['loadtime', 'kfunc', 'inline', 'inline-original']
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bpfseal.bundle.model import Bundle, SignedLoader
+from bpfseal.errors import InputError, UsageError
+from bpfseal.loader.model import Loader
+from bpfseal.scheme import STRONGEST_FIRST, UNSIGNED
+
+_ORDER: Final = tuple(scheme.name for scheme in (*STRONGEST_FIRST, UNSIGNED))
+
+
+def loadable_variants(bundle: Bundle) -> tuple[SignedLoader, ...]:
+    """Return the variants to try: signed ones, the strongest first, or the only one, unsigned.
+
+    Raises:
+        UsageError: a variant that should be signed is not, or there is nothing to load.
+        InputError: the variants differ in maps or programs, or two of these have one name.
+    """
+    variants = sorted(bundle.variants, key=lambda variant: _ORDER.index(variant.loader.scheme_name))
+    if not variants:
+        raise UsageError("the bundle holds no loader")
+    if len(variants) > 1:
+        variants = [entry for entry in variants if entry.loader.scheme is not UNSIGNED]
+    for variant in variants:
+        if variant.loader.scheme.signed_parts and not variant.signatures:
+            raise UsageError(
+                f"the variant {variant.loader.scheme_name} is not signed",
+                hint="bpfseal sign, or --scheme unsigned of an object",
+            )
+    if len({_what_it_makes(variant.loader) for variant in variants}) > 1:
+        raise InputError("the variants make different maps or programs", where=bundle.name)
+    loader = variants[0].loader
+    for names in (
+        [entry.ident for entry in loader.maps],
+        [entry.name for entry in loader.programs],
+    ):
+        if len(set(names)) < len(names):
+            raise InputError("two maps or two programs have the same name", where=bundle.name)
+    return tuple(variants)
+
+
+def _what_it_makes(loader: Loader) -> tuple[object, ...]:
+    return loader.maps, loader.programs, loader.byteorder
