@@ -3,7 +3,8 @@
 #   make demo      sign a compiled object and load it into the kernel model
 #   make test      all tests
 #   make conformance  build 130 real objects with the reference tool too, and compare every byte
-#   make vm        load real tools on real kernels under QEMU (SERIES=6.18,7.3 names some)
+#   make vm        objects, scenarios, skeletons, leaks and load times on real kernels under QEMU
+#                  (SERIES=6.18,7.3 names some)
 #   make bench     speed beside the reference tool and openssl, in the same run
 #   make objects   fetch real tools' objects from Debian's libbpf-tools (used by tests and demo)
 
