@@ -11,6 +11,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
     "integer": int,
     "boolean": bool,
+    "null": type(None),
 }
 
 

@@ -63,6 +63,7 @@ def test_scenarios_arrive_in_the_guest_as_they_are(tmp_path: Path) -> None:
                 scenario,
                 about="",
                 boot={},
+                kernel_types=b"",
                 steps=tuple(replace(step, measured_as="") for step in scenario.steps),
             )
             for scenario in collection.scenarios

@@ -259,8 +259,14 @@ MAP_GET_NEXT_KEY = _layout(("map_fd", 0, 4), ("key", 8, 8), ("next_key", 16, 8))
 OBJ = _layout(("pathname", 0, 8), ("bpf_fd", 8, 4), ("file_flags", 12, 4))
 """OBJ_PIN and OBJ_GET."""
 
-GET_NEXT_ID = _layout(("start_id", 0, 4), ("next_id", 4, 4), ("open_flags", 8, 4))
-"""PROG_GET_NEXT_ID, MAP_GET_NEXT_ID and BTF_GET_NEXT_ID."""
+GET_NEXT_ID = _layout(("start_id", 0, 4), ("next_id", 4, 4))
+"""PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, BTF_GET_NEXT_ID and LINK_GET_NEXT_ID."""
+
+PROG_GET_FD_BY_ID = _layout(("prog_id", 0, 4))
+
+MAP_GET_FD_BY_ID = _layout(("map_id", 0, 4), ("next_id", 4, 4), ("open_flags", 8, 4))
+
+LINK_GET_FD_BY_ID = _layout(("link_id", 0, 4))
 
 BTF_GET_FD_BY_ID = _layout(
     ("btf_id", 0, 4), ("next_id", 4, 4), ("open_flags", 8, 4), ("fd_by_id_token_fd", 12, 4)

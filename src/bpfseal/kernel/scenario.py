@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bpfseal.errors import InputError, KernelError
-from bpfseal.kernel.scenario_calls import CALLS, Answer, Run
+from bpfseal.kernel.scenario_calls import CALLS
+from bpfseal.kernel.scenario_run import Answer, Run
 from bpfseal.kernel.subject import Subject
 
 ANY = "any"
@@ -59,6 +60,8 @@ class Scenario:
         source: where the expectations are from.
         boot: what the machine is started with: ``builtin`` keys, ``functions`` that the kernel has,
             ``bpf_keyring_unsealed``, and the errno of an LSM hook ``post_integrity``.
+        kernel_types: the types of the kernel that it speaks of, as a BTF, for a model of one; a
+            kernel has them. ``b""`` where any types will do.
         steps: the calls, in order.
     """
 
@@ -66,6 +69,7 @@ class Scenario:
     about: str
     source: str
     boot: Mapping[str, Any]
+    kernel_types: bytes
     steps: tuple[Step, ...]
 
 
@@ -123,7 +127,12 @@ class Report:
 
 def _line(outcome: Outcome) -> str:
     answer = outcome.answer
-    found = {"returned": answer.retval, "sha256": answer.sha256, "log": answer.log}
+    found = {
+        "returned": answer.retval,
+        "sha256": answer.sha256,
+        "data": answer.data,
+        "log": answer.log,
+    }
     more = "".join(f", {name} {value!r}" for name, value in found.items() if value)
     return f"{outcome.step.call} {outcome.step.result_name}: {answer.result}{more}"
 
@@ -136,10 +145,11 @@ def read_collection(path: Path) -> Collection:
     """
     try:
         document = json.loads(path.read_text())
+        blobs = {name: _blob(given) for name, given in document["blobs"].items()}
         return Collection(
             title=document["title"],
-            blobs={name: _blob(given) for name, given in document["blobs"].items()},
-            scenarios=tuple(_scenario(given) for given in document["scenarios"]),
+            blobs=blobs,
+            scenarios=tuple(_scenario(given, blobs) for given in document["scenarios"]),
         )
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", where=str(path)) from error
@@ -154,12 +164,13 @@ def _blob(given: str | list[str]) -> bytes:
     return b"".join(bytes.fromhex(line[:16]) for line in given)
 
 
-def _scenario(given: Mapping[str, Any]) -> Scenario:
+def _scenario(given: Mapping[str, Any], blobs: Mapping[str, bytes]) -> Scenario:
     return Scenario(
         name=given["name"],
         about=given.get("about", ""),
         source=given["source"],
         boot=given.get("boot", {}),
+        kernel_types=blobs[given["kernel_types"]] if "kernel_types" in given else b"",
         steps=tuple(_step(step) for step in given["steps"]),
     )
 
@@ -252,7 +263,7 @@ def _differences(answer: Answer, expected: Mapping[str, Any]) -> list[str]:
         found.append(f"{answer.result}{reason}, not {expected['result']}")
     found += (
         f"{name} {getattr(answer, name)!r}, not {expected[name]!r}"
-        for name in ("log", "retval", "sha256")
+        for name in ("log", "retval", "sha256", "data")
         if name in expected and getattr(answer, name) != expected[name]
     )
     return found

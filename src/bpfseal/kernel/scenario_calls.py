@@ -1,4 +1,6 @@
-"""The calls of scenarios, each from symbolic arguments to raw attributes.
+"""The calls of scenarios, each from symbolic arguments to raw attributes: keys, programs, BTFs.
+
+Those about maps and about what the kernel tells are in `bpfseal.kernel.scenario_objects`.
 
 Example:
     >>> run = Run(subject, blobs)
@@ -8,112 +10,26 @@ Example:
 
 from __future__ import annotations
 
-import hashlib
+import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from bpfseal.bpf import attr as layouts
 from bpfseal.bpf.insn import INSN_SIZE
-from bpfseal.bpf.uapi import SHA256_SIZE, Cmd, MapType, ProgFlag, ProgType
+from bpfseal.bpf.uapi import Cmd, ProgFlag, ProgType
 from bpfseal.errors import KernelError, errno_name
-from bpfseal.kernel.subject import Subject
-
-BAD_POINTER: Final = 0x1000
-"""An address that leads nowhere in any process."""
-
-KEYRINGS: Final = MappingProxyType(
-    {
-        "builtin": 0,
-        "secondary": 1,
-        "platform": 2,
-        "thread": -1,
-        "process": -2,
-        "session": -3,
-        "user": -4,
-        "user-session": -5,
-        "bpf": -9,
-    }
-)
-"""``keyring_id`` by name."""
+from bpfseal.kernel import scenario_objects as objects
+from bpfseal.kernel.scenario_run import DONE, Answer, Arguments, Run
 
 _LOG_SIZE: Final = 1 << 16
 _ATTR_SIZE: Final = 168
-_MAP_CREATE_SIZE: Final = 96
-
-Arguments = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a kernel answered.
-
-    Attributes:
-        result: ``ok`` or the name of an errno.
-        value: what the call returned, ``None`` for a refusal.
-        log: the verifier's log without its statistics.
-        retval: what a program returned: ``0``, a number, or the name of an errno.
-        sha256: a digest that the kernel gave, hex.
-        rule: the rule behind a refusal, where the kernel tells.
-    """
-
-    result: str
-    value: int | None
-    log: str = ""
-    retval: str = ""
-    sha256: str = ""
-    rule: str = ""
-
-
-DONE: Final = Answer("ok", 0)
-"""The answer of a call that has no result but that it went well."""
-
-
-@dataclass(slots=True)
-class Run:
-    """One run of a scenario: the subject, what steps can speak of, and what they have opened."""
-
-    subject: Subject
-    blobs: Mapping[str, bytes]
-    results: dict[str, int] = field(default_factory=dict)
-    open_fds: list[int] = field(default_factory=list)
-
-    def number(self, given: int | str) -> int:
-        """Return a number, the result of a step, or the id of a keyring."""
-        if isinstance(given, int):
-            return given
-        return self.results[given] if given in self.results else KEYRINGS[given]
-
-    def bytes_of(self, given: str) -> bytes:
-        """Return a blob, or the digest of one: ``sha256:NAME``."""
-        return bytes_of(self.blobs, given)
-
-    def pointer(self, data: bytes, how: str = "") -> int:
-        """Return the address of bytes, or one that is ``bad`` or ``null``."""
-        return {"bad": BAD_POINTER, "null": 0}[how] if how else self.subject.allocate(data)
-
-    def bpf(self, command: Cmd, attributes: bytearray) -> int:
-        """Make a raw call to the BPF subsystem."""
-        return self.subject.bpf(command, attributes)
-
-    def opened(self, fd: int) -> Answer:
-        """Return the answer of a call that opened a fd, which the end of the scenario closes."""
-        self.open_fds.append(fd)
-        return Answer("ok", fd)
-
-    def close(self) -> None:
-        """Close what is still open."""
-        for fd in self.open_fds:
-            self.subject.close(fd)
-
-
-def bytes_of(blobs: Mapping[str, bytes], given: str) -> bytes:
-    """Return a blob, or the digest of one: ``sha256:NAME``."""
-    prefix, _, name = given.rpartition(":")
-    data = blobs[name]
-    return hashlib.sha256(data).digest() if prefix == "sha256" else data
+_STATISTICS: Final = re.compile(r"processed \d+ insns [^\n]*\n?\Z")
+_RECORDS: Final = MappingProxyType(
+    {"func_info": "func_info", "line_info": "line_info", "core_relos": "core_relo"}
+)
+"""Kinds of records of BPF_PROG_LOAD: where they are, and how the fields about them begin."""
 
 
 def _join_session(run: Run, _given: Arguments) -> Answer:
@@ -150,73 +66,6 @@ def _restrict(run: Run, given: Arguments) -> Answer:
     return DONE
 
 
-def _map_create(run: Run, given: Arguments) -> Answer:
-    values: dict[str, int | bytes] = {
-        "map_type": given.get("type", MapType.ARRAY),
-        "key_size": given.get("key_size", 4),
-        "value_size": given.get("value_size", 64),
-        "max_entries": given.get("max_entries", 1),
-        "map_flags": given.get("flags", 0),
-        "map_name": given.get("name", "").encode(),
-    }
-    if "exclusive_to" in given or "exclusive_pointer" in given:
-        digest = run.bytes_of("sha256:" + given["exclusive_to"]) if "exclusive_to" in given else b""
-        values["excl_prog_hash"] = run.pointer(
-            digest + bytes(SHA256_SIZE), given.get("exclusive_pointer", "")
-        )
-        values["excl_prog_hash_size"] = given.get("exclusive_size", SHA256_SIZE)
-    size = given.get("attr_size", _MAP_CREATE_SIZE)
-    packed = layouts.MAP_CREATE.pack_fields(values, size=size)
-    return run.opened(run.bpf(Cmd.MAP_CREATE, bytearray(packed)))
-
-
-def _element(run: Run, given: Arguments, value: int, flags: int = 0) -> bytearray:
-    key = int(given.get("key", 0)).to_bytes(4, "little")
-    return bytearray(
-        layouts.MAP_ELEM.pack(
-            map_fd=run.number(given["map"]), key=run.pointer(key), value=value, flags=flags
-        )
-    )
-
-
-def _map_update(run: Run, given: Arguments) -> Answer:
-    value = run.pointer(run.bytes_of(given["value"]))
-    run.bpf(Cmd.MAP_UPDATE_ELEM, _element(run, given, value))
-    return DONE
-
-
-def _map_lookup(run: Run, given: Arguments) -> Answer:
-    room = run.pointer(bytes(given.get("size", 64)))
-    run.bpf(Cmd.MAP_LOOKUP_ELEM, _element(run, given, room))
-    return DONE
-
-
-def _map_freeze(run: Run, given: Arguments) -> Answer:
-    packed = layouts.MAP_FREEZE.pack(map_fd=run.number(given["map"]))
-    run.bpf(Cmd.MAP_FREEZE, bytearray(packed))
-    return DONE
-
-
-def _map_hash(run: Run, given: Arguments) -> Answer:
-    digest = run.pointer(bytes(2 * SHA256_SIZE))
-    info = layouts.MAP_INFO.pack(hash=digest, hash_size=given.get("size", SHA256_SIZE))
-    packed = layouts.OBJ_GET_INFO_BY_FD.pack(
-        bpf_fd=run.number(given["map"]), info_len=len(info), info=run.pointer(info)
-    )
-    run.bpf(Cmd.OBJ_GET_INFO_BY_FD, bytearray(packed))
-    return Answer("ok", 0, sha256=run.subject.read_memory(digest, SHA256_SIZE).hex())
-
-
-def _mmap(run: Run, given: Arguments) -> Answer:
-    fd = run.number(given["map"])
-    return Answer("ok", run.subject.mmap(fd, given["size"], writable=given["writable"]))
-
-
-def _munmap(run: Run, given: Arguments) -> Answer:
-    run.subject.munmap(run.number(given["mapping"]))
-    return DONE
-
-
 def _btf_load(run: Run, given: Arguments) -> Answer:
     data = run.bytes_of(given["btf"])
     packed = layouts.BTF_LOAD.pack(btf=run.pointer(data), btf_size=len(data))
@@ -244,6 +93,10 @@ def _prog_load(run: Run, given: Arguments) -> Answer:
         "fd_array_cnt": given.get("fd_array_cnt", 0),
         "prog_btf_fd": run.number(given.get("btf", 0)),
         "keyring_id": run.number(given.get("keyring", 0)),
+        "prog_name": given.get("name", "").encode(),
+        "expected_attach_type": given.get("attach_type", 0),
+        "attach_btf_id": given.get("attach_btf_id", 0),
+        **_records(run, given),
         **_signature(run, given),
     }
     if "fd_array" in given:
@@ -260,12 +113,11 @@ def _prog_load(run: Run, given: Arguments) -> Answer:
 
 
 def _log(run: Run, address: int) -> str:
-    """Return the verifier's log without the statistics at its end."""
+    """Return the verifier's log without the statistics, with which it ends."""
     if not address:
         return ""
     text = run.subject.read_memory(address, _LOG_SIZE).split(b"\0", 1)[0].decode()
-    lines = [line for line in text.splitlines() if not line.startswith("processed ")]
-    return "\n".join(lines)
+    return _STATISTICS.sub("", text).removesuffix("\n")
 
 
 def _signature(run: Run, given: Arguments) -> dict[str, int | bytes]:
@@ -279,6 +131,22 @@ def _signature(run: Run, given: Arguments) -> dict[str, int | bytes]:
         "signature": run.pointer(data, pointer),
         "signature_size": given.get("signature_size", len(data)),
     }
+
+
+def _records(run: Run, given: Arguments) -> dict[str, int | bytes]:
+    """Return the fields of records: pointers, counts, and how long one is."""
+    fields: dict[str, int | bytes] = {}
+    for field, prefix in _RECORDS.items():
+        rows = given.get(field, ())
+        if rows:
+            size = given.get(f"{field}_size", 4 * len(rows[0]))
+            data = b"".join(struct.pack(f"<{len(row)}I", *row).ljust(size, b"\0") for row in rows)
+            fields |= {
+                field: run.pointer(data),
+                f"{prefix}_cnt": len(rows),
+                f"{prefix}_rec_size": size,
+            }
+    return fields
 
 
 def _prog_run(run: Run, given: Arguments) -> Answer:
@@ -317,13 +185,19 @@ CALLS: Final[Mapping[str, Callable[[Run, Arguments], Answer]]] = MappingProxyTyp
         "invalidate": _invalidate,
         "unlink": _unlink,
         "restrict": _restrict,
-        "map_create": _map_create,
-        "map_update": _map_update,
-        "map_lookup": _map_lookup,
-        "map_freeze": _map_freeze,
-        "map_hash": _map_hash,
-        "mmap": _mmap,
-        "munmap": _munmap,
+        "map_create": objects.map_create,
+        "map_update": objects.map_update,
+        "map_lookup": objects.map_lookup,
+        "map_pop": objects.map_pop,
+        "map_delete": objects.map_delete,
+        "map_next_key": objects.map_next_key,
+        "map_freeze": objects.map_freeze,
+        "map_hash": objects.map_hash,
+        "mmap": objects.mmap,
+        "munmap": objects.munmap,
+        "info": objects.info,
+        "open_by_id": objects.open_by_id,
+        "next_id": objects.next_id,
         "btf_load": _btf_load,
         "open_btf": _open_btf,
         "prog_load": _prog_load,

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from bpfseal.errors import InputError
 from bpfseal.kernel.scenario import Collection, Step
-from bpfseal.kernel.scenario_calls import bytes_of
+from bpfseal.kernel.scenario_run import bytes_of
 from bpfseal.signing import cms, oids
 from bpfseal.signing.certificate import HASHES, Certificate
 from bpfseal.signing.keygen import KeyPair, generate

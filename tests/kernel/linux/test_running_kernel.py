@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from bpfseal.bpf.uapi import MapType
+from bpfseal.bpf.insn import encode_insns, exit_insn, mov64_imm
+from bpfseal.bpf.uapi import MapType, ProgFlag, ProgType
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.bundle.sign import sign_loader
 from bpfseal.errors import KernelError
 from bpfseal.kernel.linux.kernel import LinuxKernel
 from bpfseal.kernel.linux.trial import verifies_signatures
 from bpfseal.kernel.load import load
-from bpfseal.kernel.protocol import MapCreate
+from bpfseal.kernel.protocol import MapCreate, ProgLoad, RunResult
 from bpfseal.loader import generate
 from bpfseal.loader.model import Loader
 from bpfseal.scheme import SIGNED_SCHEMES
@@ -107,3 +108,12 @@ def test_a_closed_fd_is_ebadf(kernel: LinuxKernel) -> None:
 
 def test_the_trial_load_says_yes_or_no(kernel: LinuxKernel) -> None:
     assert verifies_signatures(kernel).answer in (True, False)
+
+
+def test_a_program_runs_without_a_context(kernel: LinuxKernel) -> None:
+    """A pointer to no bytes is EINVAL (bpf_prog_test_run_syscall)."""
+    insns = encode_insns([mov64_imm(0, 5), exit_insn()])
+    request = ProgLoad(ProgType.SYSCALL, "five", insns, "GPL", flags=ProgFlag.SLEEPABLE)
+    fd = kernel.prog_load(request)
+    assert kernel.prog_run(fd, b"") == RunResult(5, b"")
+    kernel.close(fd)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn, exit_insn, ld_imm64, mov64_imm
 from bpfseal.kernel.model.machine import Machine, Program
 from bpfseal.kernel.model.memory import Memory
-from conformance.vectors import (
+from isa.vectors import (
     A64,
     ARITHMETIC,
     HIGH,
@@ -156,6 +156,7 @@ OPERATIONS = [(operation, 0) for operation in range(0, 0xD0, 0x10) if operation 
 
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize(("operation", "off"), OPERATIONS)
+@settings(deadline=None)  # its first run compiles
 @given(dst=WORDS, src=WORDS)
 @example(dst=MIN64, src=ONES)
 @example(dst=MIN32, src=0xFFFFFFFF)
@@ -167,6 +168,7 @@ def test_arithmetic_agrees_with_c_integers(
 
 
 @pytest.mark.parametrize("bits", [32, 64])
+@settings(deadline=None)  # its first run compiles
 @given(dst=WORDS, imm=st.integers(-(1 << 31), (1 << 31) - 1))
 def test_an_immediate_is_a_sign_extended_register(bits: int, dst: int, imm: int) -> None:
     cls = A64 if bits == 64 else A
@@ -177,6 +179,7 @@ def test_an_immediate_is_a_sign_extended_register(bits: int, dst: int, imm: int)
 
 
 @pytest.mark.parametrize("bits", [32, 64])
+@settings(deadline=None)  # its first run compiles
 @given(a=WORDS, b=WORDS)
 def test_conditions_agree_with_c_integers(bits: int, a: int, b: int) -> None:
     cls = J if bits == 64 else J32

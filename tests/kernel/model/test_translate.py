@@ -28,7 +28,7 @@ from bpfseal.bpf.uapi import Helper
 from bpfseal.kernel.model.machine import HelperFunction, Machine, MachineFault, Program
 from bpfseal.kernel.model.memory import Memory, MemoryFault
 from bpfseal.kernel.model.translate import HOT, MAX_TRACE
-from conformance.programs import CTX_SIZE, random_program
+from isa.programs import CTX_SIZE, random_program
 
 DW, W = op.DW, op.W
 COUNT = 4 * HOT

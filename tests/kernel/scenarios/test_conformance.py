@@ -31,6 +31,7 @@ UPSTREAM = [
     "signature_enforced",
     "signed_nonarray_fd_array_rejected",
     "signed_btf_fd_array_rejected",
+    "signed_module_kfunc_rejected",
     "signature_failure_logs",
     "signature_too_large",
     "signature_zero_size",

@@ -68,8 +68,7 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
     def map_update(self, fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
         """Set one element."""
         keys, values = Buffer(key), Buffer(value)
-        at = keys.address if key else 0  # queues have no keys
-        packed = attr.MAP_ELEM.pack(map_fd=fd, key=at, value=values.address, flags=flags)
+        packed = attr.MAP_ELEM.pack(map_fd=fd, key=keys.pointer, value=values.address, flags=flags)
         bpf(Cmd.MAP_UPDATE_ELEM, bytearray(packed))
 
     def map_freeze(self, fd: int) -> None:
@@ -119,7 +118,7 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
             "license": license_text.address,
             "prog_flags": request.flags,
             "prog_btf_fd": request.btf_fd,
-            "fd_array": fds.address if request.fd_array else 0,
+            "fd_array": fds.pointer,
             "log_level": request.log_level,
         }
         size = layout.end("fd_array_cnt")
@@ -145,7 +144,7 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
         for offset, target in targets.items():
             struct.pack_into("=Q", given, offset, target.address)
         layout, context = attr.PROG_RUN, Buffer(given)
-        packed = bytearray(layout.pack(prog_fd=fd, ctx_in=context.address, ctx_size_in=len(ctx)))
+        packed = bytearray(layout.pack(prog_fd=fd, ctx_in=context.pointer, ctx_size_in=len(ctx)))
         bpf(Cmd.PROG_RUN, packed)
         (retval,) = struct.unpack_from("<i", packed, layout.offset("retval"))
         return RunResult(retval, context.data)

@@ -47,9 +47,8 @@ class LinkCalls:
 
     def raw_tracepoint_open(self, prog_fd: int, name: str) -> int:
         """Attach to a raw tracepoint, or with ``""`` to what was fixed at load time."""
-        layout, text = attr.RAW_TRACEPOINT_OPEN, Buffer(name.encode() + b"\0")
-        address = text.address if name else 0
-        packed = layout.pack(size=layout.end("prog_fd"), name=address, prog_fd=prog_fd)
+        layout, text = attr.RAW_TRACEPOINT_OPEN, Buffer(name.encode() + b"\0" if name else b"")
+        packed = layout.pack(size=layout.end("prog_fd"), name=text.pointer, prog_fd=prog_fd)
         return bpf(Cmd.RAW_TRACEPOINT_OPEN, bytearray(packed))
 
     def link_detach(self, fd: int) -> None:

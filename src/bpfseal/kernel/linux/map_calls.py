@@ -41,20 +41,20 @@ class MapCalls:
 
     def _read(self, command: Cmd, fd: int, key: bytes, size: int) -> bytes | None:
         keys, values = Buffer(key), Buffer(bytes(size))
-        packed = attr.MAP_ELEM.pack(map_fd=fd, key=_address(keys), value=values.address)
+        packed = attr.MAP_ELEM.pack(map_fd=fd, key=keys.pointer, value=values.address)
         return values.data if _found(command, packed) else None
 
     def map_delete(self, fd: int, key: bytes) -> None:
         """Delete one element."""
         keys = Buffer(key)
-        packed = attr.MAP_DELETE_ELEM.pack(map_fd=fd, key=_address(keys))
+        packed = attr.MAP_DELETE_ELEM.pack(map_fd=fd, key=keys.pointer)
         bpf(Cmd.MAP_DELETE_ELEM, bytearray(packed))
 
     def map_next_key(self, fd: int, key: bytes | None, size: int) -> bytes | None:
         """Return the key behind `key`, or ``None`` behind the last one."""
         given, following = Buffer(key or b""), Buffer(bytes(size))
         packed = attr.MAP_GET_NEXT_KEY.pack(
-            map_fd=fd, key=_address(given), next_key=following.address
+            map_fd=fd, key=given.pointer, next_key=following.address
         )
         return following.data if _found(Cmd.MAP_GET_NEXT_KEY, packed) else None
 
@@ -94,11 +94,6 @@ class MapCalls:
         """Return a fd of what is pinned at a path."""
         name = Buffer(os.fsencode(path) + b"\0")
         return bpf(Cmd.OBJ_GET, bytearray(attr.OBJ.pack(pathname=name.address)))
-
-
-def _address(key: Buffer) -> int:
-    """Return where a key is; a map without keys takes none but NULL (``__bpf_copy_key``)."""
-    return key.address if key.data else 0
 
 
 def _found(command: Cmd, packed: bytes) -> bool:

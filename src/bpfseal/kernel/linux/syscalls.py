@@ -63,6 +63,11 @@ class Buffer:
         return ctypes.addressof(self._array)
 
     @property
+    def pointer(self) -> int:
+        """The address, or NULL for no bytes: some calls refuse a pointer to nothing."""
+        return self.address if self._size else 0
+
+    @property
     def data(self) -> bytes:
         """The bytes as they are now."""
         return self._array.raw[: self._size]

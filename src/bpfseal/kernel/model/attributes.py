@@ -77,14 +77,17 @@ class Attr:
         return self.layout.name_field(self.raw, field)
 
     def describe(self) -> str:
-        """Return what the call is about: the name of the new object, or a fd."""
+        """Return what the call is about: the name of the new object, a fd or an id."""
         for field in ("map_name", "prog_name"):
             if field in self.layout.fields:
                 return self.text(field)
         for field in ("map_fd", "prog_fd", "bpf_fd", "link_fd"):
             if field in self.fields:
                 return f"fd {self[field]}"
-        return f"BTF {self['btf_id']}" if "btf_id" in self.fields else f"{self['btf_size']} bytes"
+        for field in ("map_id", "prog_id", "btf_id", "link_id", "start_id"):
+            if field in self.fields:
+                return f"{field} {self[field]}"
+        return f"{self['btf_size']} bytes"
 
     def bytes_at(self, field: str, size: int) -> bytes:
         """Return the bytes behind a pointer.

@@ -15,6 +15,8 @@ from bpfseal.btf.btf import Btf
 from bpfseal.btf.builder import BtfBuilder
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError
+from bpfseal.kernel.model.btf_records import check_records
+from bpfseal.kernel.model.btf_resolution import check_resolution
 from bpfseal.kernel.model.fds import KernelObject
 from bpfseal.kernel.model.refusal import refusal
 
@@ -49,12 +51,17 @@ class BtfObject(KernelObject):
         return f"btf of {len(self.btf) - 1} types"
 
     @classmethod
-    def load(cls, raw: bytes) -> BtfObject:
-        """Check a BTF's structure and make an object of it.
+    def load(cls, raw: bytes, *, tags_first: bool = True) -> BtfObject:
+        """Check a BTF as the kernel does and make an object of it.
+
+        Args:
+            raw: the bytes.
+            tags_first: the kernel wants type tags before other modifiers.
 
         Raises:
             KernelError: EINVAL for a malformed BTF or one in foreign byte order, E2BIG for more
-                than `MAX_BTF_SIZE` bytes.
+                than `MAX_BTF_SIZE` bytes or types nested too deep, EEXIST for types that contain
+                themselves, ENOTSUPP for an INT of a kind that the kernel does not know.
         """
         source = "kernel/bpf/btf.c btf_parse"
         if len(raw) > MAX_BTF_SIZE:
@@ -67,6 +74,8 @@ class BtfObject(KernelObject):
             raise refusal(EINVAL, source, "BTF of another byte order")
         if len(btf) == 1:
             raise refusal(EINVAL, source, "BTF without types")
+        check_records(btf)
+        check_resolution(btf, tags_first=tags_first)
         return cls(raw, btf)
 
     def function_name(self, type_id: int) -> str | None:
@@ -82,9 +91,9 @@ def btf_load(state: KernelState, raw: bytes) -> int:
     Raises:
         KernelError: EINVAL, E2BIG.
     """
-    loaded = BtfObject.load(raw)
-    state.btf_count += 1
-    loaded.id = VMLINUX_BTF_ID + state.btf_count
+    loaded = BtfObject.load(raw, tags_first=state.profile.tags_first)
+    state.btfs.append(loaded)
+    loaded.id = VMLINUX_BTF_ID + len(state.btfs)
     return state.fds.install(loaded)
 
 

@@ -25,6 +25,7 @@ from bpfseal.kernel.model.machine import HelperFunction, Machine
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.memory import MemoryFault
 from bpfseal.kernel.model.processor import Trap
+from bpfseal.kernel.model.ring_helpers import ring_helpers
 from bpfseal.kernel.model.state import KernelState
 
 COMM: Final = b"bpfseal"
@@ -96,20 +97,24 @@ def common_helpers(state: KernelState, chance: random.Random) -> dict[int, Helpe
         machine.memory.read(key_at, map_at(map_address).attributes.key_size)
         return -EINVAL  # an array has all its elements for ever
 
-    return made | {
-        Helper.MAP_LOOKUP_ELEM: lookup,
-        Helper.MAP_UPDATE_ELEM: update,
-        Helper.MAP_DELETE_ELEM: delete,
-        Helper.FOR_EACH_MAP_ELEM: for_each_map_elem(map_at),
-        Helper.LOOP: loop,
-        Helper.STRNCMP: _strncmp,
-        Helper.GET_CURRENT_COMM: _comm,
-        Helper.PROBE_READ_STR: _copy_string,
-        Helper.PROBE_READ_KERNEL_STR: _copy_string,
-        Helper.PROBE_READ_USER_STR: _copy_string,
-        Helper.STRTOL: _strtol,
-        Helper.STRTOUL: _strtoul,
-    }
+    return (
+        made
+        | ring_helpers(map_at)
+        | {
+            Helper.MAP_LOOKUP_ELEM: lookup,
+            Helper.MAP_UPDATE_ELEM: update,
+            Helper.MAP_DELETE_ELEM: delete,
+            Helper.FOR_EACH_MAP_ELEM: for_each_map_elem(map_at),
+            Helper.LOOP: loop,
+            Helper.STRNCMP: _strncmp,
+            Helper.GET_CURRENT_COMM: _comm,
+            Helper.PROBE_READ_STR: _copy_string,
+            Helper.PROBE_READ_KERNEL_STR: _copy_string,
+            Helper.PROBE_READ_USER_STR: _copy_string,
+            Helper.STRTOL: _strtol,
+            Helper.STRTOUL: _strtoul,
+        }
+    )
 
 
 def _without_arguments(answer: Callable[[], int]) -> HelperFunction:

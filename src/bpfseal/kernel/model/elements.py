@@ -1,8 +1,7 @@
 """The elements of maps, as the operations of each map type see them.
 
-Source: the ``map_ops`` of kernel/bpf/arraymap.c, hashtab.c, lpm_trie.c and
-map_in_map.c. Where kernels keep elements in the order of a hash, here it is that of
-their first update.
+Source: the ``map_ops`` of kernel/bpf/arraymap.c, hashtab.c and map_in_map.c. Where kernels keep
+elements in the order of a hash, here it is that of their first update.
 
 Example:
     >>> elements = make_elements(MapAttributes(MapType.HASH, 4, 8, 2), 8, area, check)
@@ -14,7 +13,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from errno import E2BIG, EEXIST, EINVAL, ENOENT, ENOSPC
+from errno import E2BIG, EEXIST, EINVAL, ENOENT
 
 from bpfseal.kernel.model.element_rules import (
     Elements,
@@ -24,14 +23,14 @@ from bpfseal.kernel.model.element_rules import (
     require_known,
 )
 from bpfseal.kernel.model.fds import KernelObject
-from bpfseal.kernel.model.keyless import BloomElements, OpaqueElements, QueueElements
+from bpfseal.kernel.model.keyless import make_keyless
 from bpfseal.kernel.model.map_facts import UpdateFlag
 from bpfseal.kernel.model.map_rules import PERCPU, RULES, Contents, MapAttributes
 from bpfseal.kernel.model.refusal import refusal
+from bpfseal.kernel.model.trie import make_trie
 
 _ARRAY = "kernel/bpf/arraymap.c"
 _HASH = "kernel/bpf/hashtab.c htab_map_update_elem"
-_TRIE = "kernel/bpf/lpm_trie.c trie_update_elem"
 
 
 def _index_key(key: bytes | None, entries: int) -> bytes | None:
@@ -132,18 +131,17 @@ def _require_room(
     known: Mapping[bytes, object],
 ) -> bool:
     """Check the flags of an update of a hash; return whether an old element must give way."""
-    source = _TRIE if contents is Contents.TRIE else _HASH
     require_known(flags)
     if key in known:
         if flags == UpdateFlag.NOEXIST:
-            raise refusal(EEXIST, source, "BPF_NOEXIST for a key that exists")
+            raise refusal(EEXIST, _HASH, "BPF_NOEXIST for a key that exists")
         return False
     if flags == UpdateFlag.EXIST:
-        raise refusal(ENOENT, source, "BPF_EXIST for a key that does not exist")
+        raise refusal(ENOENT, _HASH, "BPF_EXIST for a key that does not exist")
     if len(known) < attributes.max_entries:
         return False
     if contents is not Contents.LRU:
-        raise refusal(ENOSPC if contents is Contents.TRIE else E2BIG, source, "the map is full")
+        raise refusal(E2BIG, _HASH, "the map is full")
     return True
 
 
@@ -155,7 +153,7 @@ def _behind(key: bytes | None, known: Mapping[bytes, object]) -> bytes | None:
 
 
 class _HashElements:
-    """A HASH, of one value or of one for each CPU, an LRU hash, or an LPM_TRIE."""
+    """A HASH, of one value or of one for each CPU, or an LRU hash."""
 
     def __init__(self, attributes: MapAttributes) -> None:
         self._attributes = attributes
@@ -166,9 +164,6 @@ class _HashElements:
         return self._values.get(key)
 
     def update(self, key: bytes, value: bytes, flags: int, _resolve: Resolve) -> None:
-        is_trie = self._contents is Contents.TRIE
-        if is_trie and int.from_bytes(key[:4], "little") > 8 * (self._attributes.key_size - 4):
-            raise refusal(EINVAL, _TRIE, "the prefix is longer than the key")
         if _require_room(self._contents, self._attributes, key, flags, self._values):
             self._values.pop(next(iter(self._values)))
         self._values[key] = value
@@ -178,8 +173,6 @@ class _HashElements:
             raise no_such_key()
 
     def pop(self, key: bytes) -> bytes | None:
-        if self._contents is Contents.TRIE:
-            raise not_supported("lookup_and_delete", "an LPM_TRIE")
         return self._values.pop(key, None)
 
     def next_key(self, key: bytes | None) -> bytes | None:
@@ -269,13 +262,11 @@ def make_elements(
             return _CpuArrayElements(attributes, transfer_size)
         case Contents.ARRAY:
             return _ArrayElements(attributes, area)
-        case Contents.HASH | Contents.LRU | Contents.TRIE:
+        case Contents.HASH | Contents.LRU:
             return _HashElements(attributes)
-        case Contents.QUEUE:
-            return QueueElements(attributes)
+        case Contents.TRIE:
+            return make_trie(attributes)
         case Contents.MAP_ARRAY | Contents.PROG_ARRAY | Contents.MAP_HASH | Contents.FD_ARRAY:
             return _ObjectElements(attributes, check)
-        case Contents.BLOOM:
-            return BloomElements()
-        case Contents.OPAQUE:
-            return OpaqueElements(attributes)
+        case _:
+            return make_keyless(attributes)

@@ -143,10 +143,9 @@ def use(state: KernelState, program: ModelProgram, named: ModelMap, *, has_diges
         KernelError: E2BIG for one map too many, EACCES for one that is exclusive to another
             program, EINVAL for a type that a sleepable program may not use.
     """
-    used = program.used_maps
-    if named in used:
+    if named in program.bound or any(use.map is named for use in program.references):
         return
-    if len(used) >= MAX_USED_MAPS:
+    if len(program.used_maps) >= MAX_USED_MAPS:
         log = f"The total number of maps per program has reached the limit of {MAX_USED_MAPS}"
         raise _refuse(E2BIG, "__add_used_map", log)
     function = "check_map_prog_compatibility"

@@ -42,7 +42,6 @@ from bpfseal.kernel.model.rights import ALL_RIGHTS, Rights
 from bpfseal.kernel.model.run import run_program
 from bpfseal.kernel.model.schemes import scheme_for
 from bpfseal.kernel.model.state import Call, KernelState
-from bpfseal.kernel.model.user_calls import user_bpf
 from bpfseal.kernel.protocol import NO_POINTERS, MapCreate, ProgLoad, RunResult
 
 
@@ -125,7 +124,7 @@ class ModelKernel(ObjectCalls):
     @property
     def links(self) -> tuple[LinkFacts, ...]:
         """Every link that was made, in order; nothing is attached."""
-        return tuple(self._state.links)
+        return tuple(link.facts for link in self._state.links)
 
     @property
     def open_fds(self) -> dict[int, str]:
@@ -194,6 +193,8 @@ class ModelKernel(ObjectCalls):
         Raises:
             KernelError: the call was refused.
         """
+        from bpfseal.kernel.model.user_calls import user_bpf  # a load makes no raw calls
+
         given = attributes if isinstance(attributes, bytearray) else bytearray(attributes)
         return user_bpf(self._state, command, given)
 
@@ -204,9 +205,7 @@ class ModelKernel(ObjectCalls):
             KernelError: EBADF, EINVAL for no map, ENOTSUPP, EPERM, EACCES.
         """
         target = self._state.fds.get_as(fd, ModelMap)
-        mapped = self._state.record(
-            "user", "mmap", f"fd {fd}", lambda: target.mmap(writable=writable)
-        )
+        mapped = self._record("mmap", f"fd {fd}", lambda: target.mmap(writable=writable))
         self._mappings[mapped.base] = (target, mapped)
         return mapped.base
 
@@ -234,14 +233,11 @@ class ModelKernel(ObjectCalls):
             flags=request.flags,
             excl_prog_hash=request.excl_prog_hash,
         )
-        return self._state.record(
-            "user", "map_create", request.name, lambda: map_create(self._state, attributes)
-        )
+        return self._record("map_create", request.name, lambda: map_create(self._state, attributes))
 
     def map_update(self, fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
         """Set one element."""
-        self._state.record(
-            "user",
+        self._record(
             "map_update",
             f"fd {fd}, {len(value)} bytes",
             lambda: map_update(self._state, fd, key, value, flags),
@@ -249,12 +245,11 @@ class ModelKernel(ObjectCalls):
 
     def map_freeze(self, fd: int) -> None:
         """Make the map read-only for user space."""
-        self._state.record("user", "map_freeze", f"fd {fd}", lambda: map_freeze(self._state, fd))
+        self._record("map_freeze", f"fd {fd}", lambda: map_freeze(self._state, fd))
 
     def map_hash(self, fd: int) -> bytes:
         """Return the SHA-256 of the map's contents."""
-        return self._state.record(
-            "user",
+        return self._record(
             "map_hash",
             f"fd {fd}",
             lambda: self._state.fds.get_as(fd, ModelMap).user_hash(),
@@ -262,8 +257,7 @@ class ModelKernel(ObjectCalls):
 
     def btf_load(self, data: bytes) -> int:
         """Load a BTF and return its fd."""
-        return self._state.record(
-            "user",
+        return self._record(
             "btf_load",
             f"{len(data)} bytes",
             lambda: btf_load(self._state, data),
@@ -285,8 +279,7 @@ class ModelKernel(ObjectCalls):
             log_level=request.log_level,
         )
         signed = "unsigned" if request.signature is None else "signed"
-        return self._state.record(
-            "user",
+        return self._record(
             "prog_load",
             f"{request.name}, {signed}",
             lambda: prog_load(self._state, attributes),
@@ -306,8 +299,8 @@ class ModelKernel(ObjectCalls):
         context = bytearray(ctx)
         for offset, data in pointers.items():
             context[offset : offset + 8] = self.allocate(data).to_bytes(8, "little")
-        returned = self._state.record(
-            "user", "prog_run", f"fd {fd}", lambda: run_program(self._state, fd, bytes(context))
+        returned = self._record(
+            "prog_run", f"fd {fd}", lambda: run_program(self._state, fd, bytes(context))
         )
         retval, after = returned
         refused = (call for call in self._state.calls[first:] if call.rule)
@@ -316,4 +309,4 @@ class ModelKernel(ObjectCalls):
 
     def close(self, fd: int) -> None:
         """Close a fd."""
-        self._state.record("user", "close", f"fd {fd}", lambda: self._state.fds.close(fd))
+        self._record("close", f"fd {fd}", lambda: self._state.fds.close(fd))

@@ -3,7 +3,7 @@
 Source: kernel/bpf/queue_stack_maps.c, ringbuf.c, bloom_filter.c.
 
 Example:
-    >>> queue = QueueElements(MapAttributes(MapType.QUEUE, 0, 4, 2))
+    >>> queue = make_keyless(MapAttributes(MapType.QUEUE, 0, 4, 2))
     >>> queue.update(b"", b"next", UpdateFlag.ANY, no_fds)
     >>> queue.pop(b"")
     b'next'
@@ -14,16 +14,22 @@ from __future__ import annotations
 from errno import E2BIG, EINVAL, EOPNOTSUPP
 
 from bpfseal.bpf.uapi import MapType
-from bpfseal.kernel.model.element_rules import Resolve, no_such_key, not_supported, require_known
+from bpfseal.kernel.model.element_rules import (
+    Elements,
+    Resolve,
+    no_such_key,
+    not_supported,
+    require_known,
+)
 from bpfseal.kernel.model.map_facts import UpdateFlag
-from bpfseal.kernel.model.map_rules import MapAttributes
+from bpfseal.kernel.model.map_rules import RULES, Contents, MapAttributes
 from bpfseal.kernel.model.refusal import refusal
 
 _QUEUE = "kernel/bpf/queue_stack_maps.c"
 _BLOOM = "kernel/bpf/bloom_filter.c"
 
 
-class QueueElements:
+class _QueueElements:
     """A QUEUE or a STACK, which have no keys."""
 
     def __init__(self, attributes: MapAttributes) -> None:
@@ -64,7 +70,7 @@ class QueueElements:
         """Bytes refer to nothing."""
 
 
-class BloomElements:
+class _BloomElements:
     """A BLOOM_FILTER: values that can be asked for; here none is there by mistake."""
 
     def __init__(self) -> None:
@@ -95,7 +101,7 @@ class BloomElements:
         """Bytes refer to nothing."""
 
 
-class OpaqueElements:
+class _OpaqueElements:
     """Elements that the model has none of: sockets, devices, stacks, records of a ring buffer."""
 
     def __init__(self, attributes: MapAttributes) -> None:
@@ -133,3 +139,14 @@ class OpaqueElements:
 
     def release(self) -> None:
         """There is nothing."""
+
+
+def make_keyless(attributes: MapAttributes) -> Elements:
+    """Return the elements of a new map of such a type."""
+    match RULES[attributes.type].contents:
+        case Contents.QUEUE:
+            return _QueueElements(attributes)
+        case Contents.BLOOM:
+            return _BloomElements()
+        case _:
+            return _OpaqueElements(attributes)

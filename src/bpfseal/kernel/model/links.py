@@ -257,6 +257,6 @@ def _trace(
 
 
 def _install(state: KernelState, link: ModelLink) -> int:
-    state.links.append(link.facts)
+    state.links.append(link)
     link.id = len(state.links)
     return state.fds.install(link)

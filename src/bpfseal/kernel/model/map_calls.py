@@ -9,7 +9,7 @@ Example:
 
 from __future__ import annotations
 
-from errno import EACCES, EFAULT, EINVAL
+from errno import EACCES, EBADF, EFAULT, EINVAL
 
 from bpfseal.bpf.uapi import OBJ_NAME_LEN, MapType
 from bpfseal.btf.btf import Btf
@@ -68,7 +68,11 @@ def map_create(state: KernelState, attributes: MapAttributes) -> int:
         _check_map_btf(loaded, attributes)
         btf_id = loaded.id
     created = ModelMap(
-        attributes, state.memory, possible_cpus=state.profile.possible_cpus, template=template
+        attributes,
+        state.memory,
+        possible_cpus=state.profile.possible_cpus,
+        pops_stacks=state.profile.pops_stacks,
+        template=template,
     )
     state.maps.append(created)
     created.id, created.btf_id = len(state.maps), btf_id
@@ -144,8 +148,8 @@ def _element(state: KernelState, target: ModelMap, fd: int) -> KernelObject:
     if target.type in _MAPS_OF_MAPS:
         return state.fds.get_as(fd, ModelMap)
     if target.type is not MapType.PROG_ARRAY:
-        source = "kernel/bpf/arraymap.c perf_event_fd_array_get_ptr, cgroup_fd_array_get_ptr"
-        raise refusal(EINVAL, source, f"{state.fds.get(fd).label} is none of those")
+        source = "kernel/events/core.c perf_event_get; kernel/cgroup/cgroup.c cgroup_get_from_fd"
+        raise refusal(EBADF, source, f"{state.fds.get(fd).label} is none of those")
     program = state.fds.get_as(fd, ModelProgram)
     if target.owner_type not in (None, program.type):
         source = "kernel/bpf/core.c bpf_prog_map_compatible"

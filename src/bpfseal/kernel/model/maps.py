@@ -23,6 +23,7 @@ from bpfseal.kernel.model.map_facts import MapFacts
 from bpfseal.kernel.model.map_rules import PERCPU, RULES, Contents, MapAttributes
 from bpfseal.kernel.model.memory import Memory, Region
 from bpfseal.kernel.model.refusal import ENOTSUPP, refusal
+from bpfseal.kernel.model.ring import RingBuffer
 
 MAX_ARRAY_BYTES: Final = 1 << 28
 """The largest value area that the model keeps; a larger one is ENOMEM when it is first used."""
@@ -43,6 +44,7 @@ class ModelMap(KernelObject):
         writers: writable mappings of it that user space has.
         template: the inner map that gives a map of maps the shape of its elements.
         owner_type: the type of the programs in a PROG_ARRAY, once there is one.
+        ring: the records of a ring buffer.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ModelMap(KernelObject):
         memory: Memory,
         *,
         possible_cpus: int = 1,
+        pops_stacks: bool = True,
         template: MapAttributes | None = None,
     ) -> None:
         super().__init__()
@@ -61,6 +64,7 @@ class ModelMap(KernelObject):
         self.template = template
         self.owner_type: ProgType | None = None
         self._memory = memory
+        self._pops_stacks = pops_stacks
         self._element_size = (attributes.value_size + 7) & ~7
         percpu = attributes.type in PERCPU
         self.transfer_size = self._element_size * possible_cpus if percpu else attributes.value_size
@@ -71,6 +75,8 @@ class ModelMap(KernelObject):
         )
         self._struct = bytearray(_STRUCT_SIZE)
         self._struct[_EXCL_OFFSET] = attributes.excl_prog_hash is not None
+        is_ring = attributes.type == MapType.RINGBUF
+        self.ring = RingBuffer(attributes.max_entries) if is_ring else None
         self._regions: dict[str, Region] = {}
 
     @property
@@ -285,6 +291,8 @@ class ModelMap(KernelObject):
         source = "kernel/bpf/syscall.c map_lookup_and_delete_elem"
         self._require_readable(source)
         self._require_writable(source)
+        if self.type is MapType.STACK_TRACE and not self._pops_stacks:
+            raise refusal(ENOTSUPP, source, "this kernel does not delete what it looks up there")
         return self._elements.pop(key)
 
     def next_key(self, key: bytes | None) -> bytes | None:

@@ -1,6 +1,7 @@
 """The calls of a skeleton object on the model: elements of maps, links, pins.
 
-A part of `bpfseal.kernel.model.kernel.ModelKernel`. What the model has none of is a
+A part of `bpfseal.kernel.model.kernel.ModelKernel`. A load makes neither links nor pins, so that
+their modules are imported where they are needed. What the model has none of is a
 `CapabilityError`: packets, perf events, ring buffers, iterators.
 
 Example:
@@ -15,16 +16,9 @@ from errno import EFAULT, EINVAL
 from typing import NoReturn, TypeVar
 
 from bpfseal.errors import CapabilityError
-from bpfseal.kernel.model.links import (
-    NAMED_TRACEPOINTS,
-    create_link,
-    detach_link,
-    open_raw_tracepoint,
-)
 from bpfseal.kernel.model.map_rules import PAGE_SIZE
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.memory import Region
-from bpfseal.kernel.model.pins import open_pinned, pin
 from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
@@ -146,6 +140,7 @@ class ObjectCalls:
         Raises:
             KernelError: EBADF, EINVAL.
         """
+        from bpfseal.kernel.model.links import create_link
 
         def call() -> int:
             target_btf_id = request.numbers.get("target_btf_id", 0)
@@ -160,6 +155,7 @@ class ObjectCalls:
         Raises:
             KernelError: EBADF, EINVAL, ENOENT.
         """
+        from bpfseal.kernel.model.links import NAMED_TRACEPOINTS, open_raw_tracepoint
 
         def call() -> int:
             program = self._state.fds.get_as(prog_fd, ModelProgram)
@@ -174,6 +170,8 @@ class ObjectCalls:
         Raises:
             KernelError: EBADF, EINVAL.
         """
+        from bpfseal.kernel.model.links import detach_link
+
         self._record("link_detach", f"fd {fd}", lambda: detach_link(self._state, fd))
 
     def pin(self, fd: int, path: str) -> None:
@@ -182,6 +180,8 @@ class ObjectCalls:
         Raises:
             KernelError: EBADF, EINVAL, EEXIST, EPERM.
         """
+        from bpfseal.kernel.model.pins import pin
+
         self._record("obj_pin", path, lambda: pin(self._state, fd, path))
 
     def open_pinned(self, path: str) -> int:
@@ -190,6 +190,8 @@ class ObjectCalls:
         Raises:
             KernelError: ENOENT.
         """
+        from bpfseal.kernel.model.pins import open_pinned
+
         return self._record("obj_get", path, lambda: open_pinned(self._state, path))
 
     def prog_test_run(

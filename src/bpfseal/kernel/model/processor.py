@@ -184,6 +184,8 @@ class Processor:
 
     def unwind(self) -> None:
         """Free the stacks of all frames: the run has ended, wherever it was."""
-        for frame in self.frames:
+        while self.frames:
+            frame = self.frames.pop()
             self.memory.unmap(frame.stack)
-        self.frames.clear()
+            if frame.callbacks is not None:
+                frame.callbacks.close()

@@ -87,7 +87,9 @@ class Profile:
         checks_all_fields: reserved fields and register numbers are checked in every insn, not only
             where a path leads.
         max_fd_array: the most entries of ``fd_array_cnt``, or ``None``.
+        tags_first: in a BTF type tags come before other modifiers.
         possible_cpus: values in one element of a per-CPU map.
+        pops_stacks: a STACK_TRACE can be looked up and deleted from in one call.
         sleepable_maps: the types of maps that a sleepable program may use.
         not_sleepable_log: what the verifier says of BPF_F_SLEEPABLE for a type that cannot sleep.
         kfuncs: the kfuncs that the kernel has, and the program types that may call each.
@@ -113,7 +115,9 @@ class Profile:
     relocates_first: bool = False
     checks_all_fields: bool = True
     max_fd_array: int | None = None
+    tags_first: bool = True
     possible_cpus: int = 1
+    pops_stacks: bool = True
     sleepable_maps: frozenset[MapType] = SLEEPABLE_MAPS
     not_sleepable_log: str = _MAY_SLEEP
     kfuncs: Mapping[str, frozenset[ProgType]] = field(default_factory=lambda: _NO_KFUNCS)
@@ -148,6 +152,7 @@ def _profile(
     relocates_first: bool = False,
     checks_all_fields: bool = True,
     max_fd_array: int | None = None,
+    tags_first: bool = True,
     kfuncs: Mapping[str, frozenset[ProgType]] = _NO_KFUNCS,
 ) -> Profile:
     """Return the profile of a release, whose latest updates count where updates differ."""
@@ -163,6 +168,7 @@ def _profile(
         relocates_first=relocates_first,
         checks_all_fields=checks_all_fields,
         max_fd_array=max_fd_array,
+        tags_first=tags_first,
         sleepable_maps=sleepable_maps,
         not_sleepable_log=may_sleep,
         kfuncs=kfuncs,
@@ -171,6 +177,7 @@ def _profile(
 
 KFUNC_SERIES: Final = _profile(
     RELEASES["kfunc"],
+    tags_first=False,
     sleepable_maps=_SLEEPABLE_MAPS_7_2,
     kfuncs=MappingProxyType({VERIFY_KFUNC: frozenset({ProgType.SYSCALL})}),
 )
@@ -184,6 +191,7 @@ _LINUX_7_3: Final = _profile(
     sleepable_maps=_SLEEPABLE_MAPS_7_2,
     relocates_first=True,
     max_fd_array=4096,
+    tags_first=False,
 )
 
 _LINUX_6_17: Final = Profile(
@@ -193,6 +201,7 @@ _LINUX_6_17: Final = Profile(
     has_exclusive_maps=False,
     checks_all_fields=False,
     tag_digest="sha1",
+    pops_stacks=False,
     attr_size=152,
     map_info_size=88,
     last_fields=MappingProxyType(
@@ -228,7 +237,7 @@ _ALL: Final = (
         RELEASES["7.0"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
     ),
     _profile(RELEASES["7.1"]),
-    _profile(RELEASES["7.2"], sleepable_maps=_SLEEPABLE_MAPS_7_2),
+    _profile(RELEASES["7.2"], sleepable_maps=_SLEEPABLE_MAPS_7_2, tags_first=False),
     _LINUX_7_3,
     replace(
         _LINUX_7_3,
@@ -268,7 +277,9 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         "checks_all_fields": "measured: an EXIT with a register, which no path leads to, is taken"
         " on 6.12.117, 6.18.44, 6.19.14 and 7.0.13, EINVAL on 7.1.13, 7.2.12 and 7.3.4",
         "max_fd_array": "kernel/bpf/verifier.c of 7.3.4, MAX_FD_ARRAY_CNT",
+        "tags_first": "measured: EINVAL on 6.12.117 to 7.1.13, taken on 7.2.12 and 7.3.4",
         "possible_cpus": "the model has one CPU",
+        "pops_stacks": "measured: BPF_MAP_LOOKUP_AND_DELETE_ELEM is 524 on 6.12.117 and 6.17.13",
         "sleepable_maps": "kernel/bpf/verifier.c of 7.2.12 and 7.3.4; before 7.2 that of 6.18",
         "not_sleepable_log": "measured: one text to 7.0.13, another from 7.1.13 on",
         "kfuncs": "the series' kernel/bpf/helpers.c",

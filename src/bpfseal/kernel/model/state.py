@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bpfseal.errors import KernelError
+from bpfseal.kernel.model.btf_objects import BtfObject
 from bpfseal.kernel.model.fds import FdTable, KernelObject
 from bpfseal.kernel.model.kernel_btf import KernelBtf, KernelSymbols
 from bpfseal.kernel.model.keyring import Keyrings
@@ -20,8 +21,11 @@ from bpfseal.kernel.model.lsm import Hook
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.memory import Memory
 from bpfseal.kernel.model.profile import Profile
-from bpfseal.kernel.model.program import LinkFacts, ModelProgram
+from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.rights import ALL_RIGHTS, Rights
+
+if TYPE_CHECKING:
+    from bpfseal.kernel.model.links import ModelLink
 
 T = TypeVar("T")
 
@@ -60,7 +64,7 @@ class KernelState:
         maps: every map that was made, in order.
         programs: every program that was loaded, in order.
         links: every link that was made, in order.
-        btf_count: how many BTFs were loaded.
+        btfs: every BTF that was loaded, in order.
         pins: what is pinned in bpffs, by path.
         calls: every call, in order.
         printed: what programs printed.
@@ -78,8 +82,8 @@ class KernelState:
     keyrings: Keyrings = field(init=False)
     maps: list[ModelMap] = field(default_factory=list)
     programs: list[ModelProgram] = field(default_factory=list)
-    links: list[LinkFacts] = field(default_factory=list)
-    btf_count: int = 0
+    links: list[ModelLink] = field(default_factory=list)
+    btfs: list[BtfObject] = field(default_factory=list)
     pins: dict[str, KernelObject] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)

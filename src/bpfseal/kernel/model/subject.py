@@ -13,7 +13,7 @@ from contextlib import suppress
 from bpfseal.bpf.uapi import KeyringId
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model.kernel import ModelKernel
-from bpfseal.kernel.model.kernel_btf import SyntheticBtf
+from bpfseal.kernel.model.kernel_btf import BtfFile, KernelBtf, SyntheticBtf
 from bpfseal.kernel.model.keyring import SYSTEM
 from bpfseal.kernel.model.lsm import Hook, Operation, ProgramFacts
 from bpfseal.kernel.model.profile import Profile
@@ -106,9 +106,12 @@ def _user_id(keyring: int) -> int:
 
 def boot_model(scenario: Scenario, profile: Profile) -> ModelSubject:
     """Return the model of a kernel, started as a scenario says."""
+    kernel_btf: KernelBtf = SyntheticBtf(functions=tuple(scenario.boot.get("functions", ())))
+    if scenario.kernel_types:
+        kernel_btf = BtfFile(scenario.kernel_types)
     kernel = ModelKernel(
         profile=profile,
-        kernel_btf=SyntheticBtf(functions=tuple(scenario.boot.get("functions", ()))),
+        kernel_btf=kernel_btf,
         hooks=_hooks(scenario.boot.get("post_integrity", "")),
         bpf_keyring_unsealed=bool(scenario.boot.get("bpf_keyring_unsealed")),
     )

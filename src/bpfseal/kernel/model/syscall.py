@@ -1,8 +1,7 @@
 """The helper ``bpf_sys_bpf``: bpf(2) from inside a program, with its attributes in kernel memory.
 
-Source: kernel/bpf/syscall.c ``bpf_sys_bpf`` and ``__sys_bpf``. Of the commands that the kernel
-allows a program, all are here but MAP_GET_FD_BY_ID; the model refuses it as the kernel refuses
-those that it does not allow.
+Source: kernel/bpf/syscall.c ``bpf_sys_bpf`` and ``__sys_bpf``. The commands that the kernel allows
+a program are all here.
 
 Example:
     >>> sys_bpf(state, "__loader.prog", Cmd.MAP_FREEZE, attr_address, 4)
@@ -23,12 +22,7 @@ from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model.attributes import Attr, Place
 from bpfseal.kernel.model.btf_objects import MAX_BTF_SIZE, btf_load
-from bpfseal.kernel.model.links import (
-    NAMED_TRACEPOINTS,
-    TRACEPOINT_NAME_SIZE,
-    create_link,
-    open_raw_tracepoint,
-)
+from bpfseal.kernel.model.ids import open_map
 from bpfseal.kernel.model.map_calls import map_create, map_freeze, map_update
 from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.maps import ModelMap
@@ -175,6 +169,8 @@ def _prog_load(attr: Attr) -> int:
 
 
 def _link_create(attr: Attr) -> int:
+    from bpfseal.kernel.model.links import create_link  # few loaders make links
+
     return create_link(
         attr.state,
         attr["prog_fd"],
@@ -185,6 +181,12 @@ def _link_create(attr: Attr) -> int:
 
 
 def _raw_tracepoint_open(attr: Attr) -> int:
+    from bpfseal.kernel.model.links import (  # few loaders make links
+        NAMED_TRACEPOINTS,
+        TRACEPOINT_NAME_SIZE,
+        open_raw_tracepoint,
+    )
+
     program = attr.state.fds.get_as(attr["prog_fd"], ModelProgram)
     name = None
     if program.type in NAMED_TRACEPOINTS or attr["name"]:
@@ -236,8 +238,9 @@ COMMANDS: Final[dict[int, tuple[AttrLayout, Callable[[Attr], int]]]] = {
     Cmd.MAP_FREEZE: (layouts.MAP_FREEZE, _map_freeze),
     Cmd.BTF_LOAD: (layouts.BTF_LOAD, _btf_load),
     Cmd.MAP_DELETE_ELEM: (layouts.MAP_DELETE_ELEM, _map_delete),
+    Cmd.MAP_GET_FD_BY_ID: (layouts.MAP_GET_FD_BY_ID, open_map),
     Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
     Cmd.LINK_CREATE: (layouts.LINK_CREATE, _link_create),
     Cmd.RAW_TRACEPOINT_OPEN: (layouts.RAW_TRACEPOINT_OPEN, _raw_tracepoint_open),
 }
-"""The commands that a program may give, as far as loaders do: what they read, what they do."""
+"""The commands that a program may give: what they read, what they do."""

@@ -21,9 +21,8 @@ from bpfseal.bpf import attr as layouts
 from bpfseal.bpf.attr import AttrLayout
 from bpfseal.bpf.uapi import Cmd, MapType
 from bpfseal.errors import KernelError
-from bpfseal.kernel.model import syscall
+from bpfseal.kernel.model import ids, syscall
 from bpfseal.kernel.model.attributes import Attr, Place, check_tail
-from bpfseal.kernel.model.btf_objects import VMLINUX_BTF_ID, kernel_btf_object
 from bpfseal.kernel.model.info import get_info
 from bpfseal.kernel.model.links import detach_link
 from bpfseal.kernel.model.maps import ModelMap
@@ -155,14 +154,6 @@ def _prog_run(attr: Attr) -> int:
     return 0
 
 
-def _open_btf(attr: Attr) -> int:
-    """Open the kernel's own BTF, which is the first of all; others are not known by their id."""
-    if attr["btf_id"] != VMLINUX_BTF_ID:
-        source = "kernel/bpf/btf.c btf_get_fd_by_id"
-        raise refusal(ENOENT, source, f"no BTF with the id {attr['btf_id']}")
-    return attr.state.fds.install(kernel_btf_object())
-
-
 COMMANDS: Final = MappingProxyType(
     {
         **syscall.COMMANDS,
@@ -171,7 +162,13 @@ COMMANDS: Final = MappingProxyType(
         Cmd.MAP_GET_NEXT_KEY: (layouts.MAP_GET_NEXT_KEY, _map_next_key),
         Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
         Cmd.PROG_RUN: (layouts.PROG_RUN, _prog_run),
-        Cmd.BTF_GET_FD_BY_ID: (layouts.BTF_GET_FD_BY_ID, _open_btf),
+        Cmd.PROG_GET_NEXT_ID: (layouts.GET_NEXT_ID, ids.next_program),
+        Cmd.MAP_GET_NEXT_ID: (layouts.GET_NEXT_ID, ids.next_map),
+        Cmd.BTF_GET_NEXT_ID: (layouts.GET_NEXT_ID, ids.next_btf),
+        Cmd.LINK_GET_NEXT_ID: (layouts.GET_NEXT_ID, ids.next_link),
+        Cmd.PROG_GET_FD_BY_ID: (layouts.PROG_GET_FD_BY_ID, ids.open_program),
+        Cmd.BTF_GET_FD_BY_ID: (layouts.BTF_GET_FD_BY_ID, ids.open_btf),
+        Cmd.LINK_GET_FD_BY_ID: (layouts.LINK_GET_FD_BY_ID, ids.open_link),
         Cmd.OBJ_PIN: (layouts.OBJ, _obj_pin),
         Cmd.OBJ_GET: (layouts.OBJ, _obj_get),
         Cmd.LINK_DETACH: (layouts.LINK_DETACH, _link_detach),

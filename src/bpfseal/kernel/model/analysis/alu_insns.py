@@ -119,7 +119,4 @@ def _with_pointer(
         assert isinstance(source, Scalar)  # noqa: S101 - the other case is above
         return move(env, register, operation, target, source, is_64=is_64)
     assert isinstance(source, Pointer)  # noqa: S101 - the other case is the caller's
-    if operation == op.SUB and is_64:
-        message = f"R{register} tried to subtract pointer from scalar"
-        raise env.refuse(EACCES, function, message)
-    return move(env, register, operation, source, target, is_64=is_64)
+    return move(env, register, operation, source, target, is_64=is_64, number_first=True)

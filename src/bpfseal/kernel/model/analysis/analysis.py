@@ -112,7 +112,10 @@ def _functions(program: ModelProgram) -> dict[int, bool]:
     if program.btf is None:
         return {}
     btf = program.btf.btf
-    return {start: btf.type_by_id(type_id).vlen == Linkage.STATIC for start, type_id in program.func_info}
+    return {
+        start: btf.type_by_id(type_id).vlen == Linkage.STATIC
+        for start, type_id in program.func_info
+    }
 
 
 def _summary(env: Env, processed: int) -> str:

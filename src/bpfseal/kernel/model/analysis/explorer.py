@@ -215,6 +215,7 @@ class Explorer:
         env = self._env
         frames = env.state.frames
         if len(frames) == 1:
+            self._check_given_back()
             env.check_no_leak(env.read_register(0), "do_check", "R0 leaks addr as return value")
             return -1
         result = frames[-1].registers[0]
@@ -227,6 +228,16 @@ class Explorer:
         left = frames.pop()
         frames[-1].registers[0] = result
         return left.call_site + 1
+
+    def _check_given_back(self) -> None:
+        """Check that the program has given back what it must (``check_resource_leak``)."""
+        left = [
+            f"Unreleased reference id={reference} alloc_insn={index}"
+            for reference, index in self._env.state.references
+        ]
+        if left:
+            left.append("BPF_EXIT instruction in main prog would lead to reference leak")
+            raise self._env.refuse(EINVAL, "check_reference_leak", "\n".join(left))
 
     def _back_to_call(self, index: int) -> int:
         """Let a path come back from a callback, with the numbers forgotten that it changed."""

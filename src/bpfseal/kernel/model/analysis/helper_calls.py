@@ -12,7 +12,7 @@ from __future__ import annotations
 from errno import EACCES, EINVAL
 from typing import Final
 
-from bpfseal.bpf.uapi import Helper, MapFlag
+from bpfseal.bpf.uapi import Helper, MapFlag, MapType
 from bpfseal.kernel.model.analysis import callbacks, memory_access, scalar, stack
 from bpfseal.kernel.model.analysis.branches import narrowed
 from bpfseal.kernel.model.analysis.env import Env
@@ -22,6 +22,7 @@ from bpfseal.kernel.model.analysis.helper_table import (
     NEEDS_PERFMON,
     OTHERS,
     PROTOTYPES,
+    RING_HELPERS,
     Argument,
     Prototype,
     Result,
@@ -29,7 +30,7 @@ from bpfseal.kernel.model.analysis.helper_table import (
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.stack import Access
 from bpfseal.kernel.model.analysis.state import State
-from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, describe
+from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value, describe
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.refusal import ENOTSUPP
 
@@ -38,7 +39,13 @@ MAX_SIZE: Final = 1 << 29
 
 _MEMORY_TYPES: Final = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
 _MEMORY_KINDS: Final = frozenset(
-    {PointerKind.STACK, PointerKind.MAP_VALUE, PointerKind.MAP_KEY, PointerKind.MEMORY}
+    {
+        PointerKind.STACK,
+        PointerKind.MAP_VALUE,
+        PointerKind.MAP_KEY,
+        PointerKind.MEMORY,
+        PointerKind.RECORD,
+    }
 )
 _SIZES: Final = frozenset({Argument.SIZE, Argument.SIZE_OR_ZERO})
 _MAX_ERRNO: Final = 4095
@@ -79,6 +86,7 @@ def call(env: Env, number: int) -> State | None:
     called.check_map_kind()
     waiting = callbacks.enter(env, env.index, number) if number in CALLBACKS else None
     result = called.result()
+    called.give_back()
     registers[1:6] = [None] * 5
     registers[0] = result
     return waiting
@@ -111,6 +119,8 @@ class _Call:
         self._prototype = prototype
         self._map: ModelMap | None = None
         self._key: int | None = None
+        self._size = 0
+        self._given_back = 0
 
     def check(self, register: int, argument: Argument) -> None:
         """Check one argument (``check_func_arg``)."""
@@ -130,6 +140,10 @@ class _Call:
             case Argument.STACK_OR_NULL:
                 if value != scalar.ZERO:
                     self._require(register, value, {PointerKind.STACK}, "fp")
+            case Argument.RECORD_SIZE:
+                self._check_record_size(register, value)
+            case Argument.RECORD:
+                self._check_record(register, value)
             case Argument.STRING:
                 self._check_string(register, value)
             case Argument.SIZE | Argument.SIZE_OR_ZERO:
@@ -186,19 +200,59 @@ class _Call:
         if b"\0" not in text[value.off :]:
             raise self._env.refuse(EINVAL, function, "string is not zero-terminated")
 
+    def _check_record_size(self, register: int, value: Scalar | Pointer) -> None:
+        if not isinstance(value, Scalar):
+            message = f"R{register} type={describe(value)} expected=scalar"
+            raise self._env.refuse(EACCES, "check_reg_type", message)
+        if not value.is_const:
+            message = f"R{register} is not a known constant'"
+            raise self._env.refuse(EACCES, "check_func_arg", message)
+        self._size = value.value
+
+    def _check_record(self, register: int, value: Scalar | Pointer) -> None:
+        """Check what is given back (``check_func_arg_reg_off`` with OBJ_RELEASE)."""
+        self._require(register, value, {PointerKind.RECORD}, "ringbuf_mem")
+        assert isinstance(value, Pointer)  # noqa: S101 - required above
+        if value.off:
+            what = "release func or trusted arg to kfunc"
+            message = f"R{register} must have zero offset when passed to {what}"
+            raise self._env.refuse(EINVAL, "check_func_arg_reg_off", message)
+        memory_access.check_no_offset(self._env, register, value, fixed_allowed=False)
+        self._given_back = value.reference
+
+    def give_back(self) -> None:
+        """Make numbers of all pointers to what was given back (``release_reference``)."""
+        gone, env = self._given_back, self._env
+        if not gone:
+            return
+        env.state.give_back(gone)
+        left = scalar.UNKNOWN if env.rights.perfmon else None
+        env.state.replace_values(
+            lambda value: left if isinstance(value, Pointer) and value.reference == gone else value
+        )
+
     def check_map_kind(self) -> None:
         """Check that the model knows the type of the map, and that the program may write it."""
         used = self._map
         if used is None:
             return
-        if not used.is_open_to_programs:
+        is_ring = used.type is MapType.RINGBUF
+        if is_ring != (self._number in RING_HELPERS):
+            name = f"{helper_name(self._number)}#{self._number}"
+            message = f"cannot pass map_type {used.attributes.type} into func {name}"
+            raise self._env.refuse(EINVAL, "check_map_func_compatibility", message)
+        if not is_ring and not used.is_open_to_programs:
             message = f"the model does not look into {used.type.name} maps from programs"
             raise self._env.refuse(ENOTSUPP, "check_map_func_compatibility", message)
         if self._number in _WRITERS and used.attributes.flags & MapFlag.RDONLY_PROG:
             raise self._env.refuse(EACCES, "record_func_map", "write into map forbidden")
 
-    def result(self) -> Scalar | Pointer:
+    def result(self) -> Value:
         """Return what the helper leaves in r0."""
+        if self._prototype.result is Result.NOTHING:
+            return None
+        if self._prototype.result is Result.RECORD_OR_NULL:
+            return self._record()
         if self._prototype.result is Result.MAP_VALUE_OR_NULL:
             return self._map_value()
         if self._number in _SMALL_RESULTS:
@@ -209,6 +263,15 @@ class _Call:
         if self._number == Helper.GET_SMP_PROCESSOR_ID:
             return scalar.of_unsigned(0, self._env.profile.possible_cpus - 1)
         return scalar.UNKNOWN
+
+    def _record(self) -> Pointer:
+        env = self._env
+        env.fresh_id()  # the kernel counts one for a pointer that may be null, and then another
+        reference = env.fresh_id()
+        env.state.references += ((reference, env.index),)
+        return Pointer(
+            PointerKind.RECORD, id=reference, or_null=True, size=self._size, reference=reference
+        )
 
     def _map_value(self) -> Pointer:
         """Return the pointer that a lookup gives: not null for an index that an array has."""
@@ -249,6 +312,11 @@ def check_memory(
             message = f"R{register} cannot write into map_key"
             raise env.refuse(EACCES, "check_helper_mem_access", message)
         memory_access.check_map_key(env, register, pointer, 0, size)
+        return
+    if isinstance(pointer, Pointer) and kind is PointerKind.RECORD:
+        memory_access.check_region(
+            env, register, pointer, 0, size, pointer.size, zero_allowed=zero_allowed
+        )
         return
     if isinstance(pointer, Pointer) and kind is PointerKind.MEMORY:
         if access == "write":

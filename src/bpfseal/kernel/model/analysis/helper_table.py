@@ -31,6 +31,8 @@ class Argument(Enum):
     FUNCTION = "function of the program"
     STACK_OR_NULL = "stack or null"
     STRING = "string in a read-only map"
+    RECORD_SIZE = "size of a record, a constant"
+    RECORD = "record of a ring buffer, which is given back"
 
 
 class Result(Enum):
@@ -38,6 +40,8 @@ class Result(Enum):
 
     NUMBER = "number"
     MAP_VALUE_OR_NULL = "map value or null"
+    RECORD_OR_NULL = "record of a ring buffer or null"
+    NOTHING = "nothing"
 
 
 class Prototype(NamedTuple):
@@ -82,6 +86,11 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
     Helper.JIFFIES64: _NOTHING,
     Helper.KTIME_GET_BOOT_NS: _NOTHING,
     Helper.COPY_FROM_USER: _COPY._replace(gpl_only=False),
+    Helper.RINGBUF_OUTPUT: Prototype((_A.MAP, _A.MEMORY, _A.SIZE_OR_ZERO, _A.ANYTHING)),
+    Helper.RINGBUF_RESERVE: Prototype((_A.MAP, _A.RECORD_SIZE, _A.ANYTHING), Result.RECORD_OR_NULL),
+    Helper.RINGBUF_SUBMIT: Prototype((_A.RECORD, _A.ANYTHING), Result.NOTHING),
+    Helper.RINGBUF_DISCARD: Prototype((_A.RECORD, _A.ANYTHING), Result.NOTHING),
+    Helper.RINGBUF_QUERY: Prototype((_A.MAP, _A.ANYTHING)),
     Helper.FOR_EACH_MAP_ELEM: Prototype((_A.MAP, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
     Helper.LOOP: Prototype((_A.ANYTHING, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
     Helper.STRNCMP: Prototype((_A.MEMORY, _A.SIZE, _A.STRING)),
@@ -92,6 +101,11 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
     Helper.KTIME_GET_TAI_NS: _NOTHING,
 }
 """Prototypes of the helpers that the model has, by id."""
+
+RING_HELPERS: Final = frozenset(
+    {Helper.RINGBUF_OUTPUT, Helper.RINGBUF_RESERVE, Helper.RINGBUF_QUERY}
+)
+"""Helpers that take a ring buffer, and the only ones that do."""
 
 CALLBACKS: Final = frozenset(
     number for number, prototype in PROTOTYPES.items() if Argument.FUNCTION in prototype.arguments
@@ -124,7 +138,7 @@ OTHERS: Final = frozenset(
             121,
             123,
         ),
-        *(130, 131, 132, 133, 134, 136, 137, 138, 139, 140, 141, 147, 149, 153, 154, 156, 157),
+        *(136, 137, 138, 139, 140, 141, 147, 149, 153, 154, 156, 157),
         *(158, 162, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 188),
         *(191, 194, 195, 196, 197, 198, 199, 200, 201, 202, 203, 209, 210, 211),
     }

@@ -20,7 +20,9 @@ from bpfseal.kernel.model.analysis.tnum import U64
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value
 
 _OPERATION: Final = 0xF0
-_NEVER_NULL: Final = frozenset({PointerKind.MAP_VALUE, PointerKind.MEMORY, PointerKind.MAP})
+_NEVER_NULL: Final = frozenset(
+    {PointerKind.MAP_VALUE, PointerKind.MEMORY, PointerKind.MAP, PointerKind.RECORD}
+)
 
 
 def split(env: Env, insn: Insn) -> tuple[State | None, bool]:
@@ -58,8 +60,8 @@ def split(env: Env, insn: Insn) -> tuple[State | None, bool]:
         and bits == 64
     ):
         is_null = operation == op.JEQ
-        _settle_null(jumping, target.id, is_null=is_null)
-        _settle_null(env.state, target.id, is_null=not is_null)
+        _settle_null(jumping, target, is_null=is_null)
+        _settle_null(env.state, target, is_null=not is_null)
     else:
         _check_comparison(env, insn.dst, target)
     return jumping, True
@@ -115,8 +117,11 @@ def _refine(
             state.set_equal_scalars(kept)
 
 
-def _settle_null(state: State, pointer_id: int, *, is_null: bool) -> None:
-    """Make every pointer with an id null, or a pointer that is not."""
+def _settle_null(state: State, pointer: Pointer, *, is_null: bool) -> None:
+    """Make every pointer with an id null, or a pointer that is not: nothing is given back then."""
+    pointer_id = pointer.id
+    if is_null and pointer.reference:
+        state.give_back(pointer.reference)
 
     def settle(value: Value) -> Value:
         if not isinstance(value, Pointer) or value.id != pointer_id or not value.or_null:

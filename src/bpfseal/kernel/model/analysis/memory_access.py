@@ -141,6 +141,9 @@ def _access(
                 raise env.refuse(EACCES, "check_mem_access", message)
             check_region(env, register, pointer, off, size, pointer.size)
             return unknown
+        case PointerKind.RECORD:
+            check_region(env, register, pointer, off, size, pointer.size)
+            return unknown
         case PointerKind.BTF:
             message = f"the model does not follow {pointer.word} pointers"
             raise env.refuse(EACCES, "check_ptr_to_btf_access", message)

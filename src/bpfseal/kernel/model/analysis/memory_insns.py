@@ -24,7 +24,11 @@ from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value
 _SIZE: Final = 0x18
 _MODE: Final = 0xE0
 _U32: Final = 0xFFFFFFFF
-_SEEN: Final = {PointerKind.MAP_VALUE: "map", PointerKind.CTX: "ctx"}
+_SEEN: Final = {
+    PointerKind.MAP_VALUE: "map",
+    PointerKind.CTX: "ctx",
+    PointerKind.RECORD: "mem",
+}
 
 
 def load_imm64(env: Env, insn: Insn, index: int) -> None:

@@ -41,7 +41,14 @@ _BITWISE: Final = frozenset({op.AND, op.OR, op.XOR})
 
 
 def move(
-    env: Env, register: int, operation: int, pointer: Pointer, by: Scalar, *, is_64: bool
+    env: Env,
+    register: int,
+    operation: int,
+    pointer: Pointer,
+    by: Scalar,
+    *,
+    is_64: bool,
+    number_first: bool = False,
 ) -> Pointer | Scalar:
     """Return a pointer with a number added to it or subtracted from it.
 
@@ -52,6 +59,7 @@ def move(
         pointer: the pointer.
         by: the number.
         is_64: the insn works on 64 bits.
+        number_first: the number is the destination.
 
     Raises:
         Refused: EACCES for what the kind of pointer does not allow, EINVAL for too far.
@@ -74,6 +82,9 @@ def move(
     if operation == op.ADD:
         moved = _add(pointer, by)
     elif operation == op.SUB:
+        if number_first:
+            message = f"R{register} tried to subtract pointer from scalar"
+            raise env.refuse(EACCES, _FUNCTION, message)
         if pointer.kind is PointerKind.STACK:
             message = f"R{register} subtraction from stack pointer prohibited"
             raise env.refuse(EACCES, _FUNCTION, message)

@@ -38,6 +38,11 @@ def covers(old: State, new: State, live: list[int]) -> bool:
     if len(old.frames) != len(new.frames):
         return False
     ids: _Ids = {}
+    if len(old.references) != len(new.references) or not all(
+        _same_id(old_id, new_id, ids)
+        for (old_id, _), (new_id, _) in zip(old.references, new.references, strict=True)
+    ):
+        return False
     return all(
         _frame_covers(old_frame, new_frame, frame_live, ids)
         for old_frame, new_frame, frame_live in zip(old.frames, new.frames, live, strict=True)
@@ -83,7 +88,9 @@ def _value_covers(old: Value, new: Value, ids: _Ids) -> bool:
         return False
     if old.id != new.id and not _same_id(old.id, new.id, ids):
         return False
-    if old[:2] != new[:2] or old[3:5] != new[3:5] or old[6:] != new[6:]:
+    if old.reference != new.reference and not _same_id(old.reference, new.reference, ids):
+        return False
+    if old[:2] != new[:2] or old[3:5] != new[3:5] or old[6:10] != new[6:10]:
         return False
     return old.var == new.var or includes(old.variable, new.variable)
 

@@ -85,9 +85,10 @@ class State:
         hits: how many paths were like it and ended there.
         misses: how many were not.
         may_gotos: how often the path has passed a may_goto insn.
+        references: what the path must still give back: the id, and the insn that got it.
     """
 
-    __slots__ = ("branches", "frames", "hits", "may_gotos", "misses", "parent")
+    __slots__ = ("branches", "frames", "hits", "may_gotos", "misses", "parent", "references")
 
     def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
@@ -96,6 +97,7 @@ class State:
         self.hits = 0
         self.misses = 0
         self.may_gotos = 0
+        self.references: tuple[tuple[int, int], ...] = ()
 
     @property
     def frame(self) -> Frame:
@@ -112,7 +114,12 @@ class State:
         made = State([frame.copy() for frame in self.frames])
         made.parent = self.parent
         made.may_gotos = self.may_gotos
+        made.references = self.references
         return made
+
+    def give_back(self, reference: int) -> None:
+        """Forget something that had to be given back."""
+        self.references = tuple(each for each in self.references if each[0] != reference)
 
     def replace_values(self, change: Callable[[Value], Value]) -> None:
         """Pass every register and every spilled value of every frame through `change`."""

@@ -25,6 +25,7 @@ class PointerKind(Enum):
     FUNCTION = "func"
     BTF = "ptr_"
     MEMORY = "mem"
+    RECORD = "ringbuf_mem"
 
 
 class Pointer(NamedTuple):
@@ -38,9 +39,10 @@ class Pointer(NamedTuple):
         frame: the call frame whose stack it points into.
         id: pointers with the same id that is not 0 are null together, or not.
         or_null: it may be null.
-        size: bytes of read-only kernel memory.
+        size: bytes of read-only kernel memory, or of a record in a ring buffer.
         type_name: the struct that it points to.
         target: the first insn of the function that it points to.
+        reference: the id of what must be given back, 0 for nothing.
     """
 
     kind: PointerKind
@@ -53,6 +55,7 @@ class Pointer(NamedTuple):
     size: int = 0
     type_name: str = ""
     target: int = 0
+    reference: int = 0
 
     @property
     def word(self) -> str:

@@ -9,7 +9,7 @@ Run it with::
 
     bpf_conformance_runner --test_file_directory tests --plugin_path plugin.sh
 
-where ``plugin.sh`` starts ``python tests/conformance/plugin.py`` with its own arguments.
+where ``plugin.sh`` starts ``python tests/isa/plugin.py`` with its own arguments.
 """
 
 from __future__ import annotations

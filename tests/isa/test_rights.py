@@ -34,7 +34,7 @@ def test_the_running_kernel_refuses_the_same() -> None:
     if not platform.release().startswith("6.18.") or platform.machine() != "x86_64":
         pytest.skip("errnos and texts are those of Linux 6.18, the call that of x86-64")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.conformance.rights"],
+        [sys.executable, "-m", "tests.isa.rights"],
         capture_output=True,
         check=True,
         cwd=Path(__file__).parents[2],

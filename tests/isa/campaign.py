@@ -2,8 +2,8 @@
 
 Run it as root, for example::
 
-    python -m tests.conformance.campaign random --count 20000 --seed 1
-    python -m tests.conformance.campaign mutated --count 2000 --seed 1 build/objects/*/*.bpf.o
+    python -m tests.isa.campaign random --count 20000 --seed 1
+    python -m tests.isa.campaign mutated --count 2000 --seed 1 build/objects/*/*.bpf.o
 
 ``random --model-only`` needs no root: it shows that what the verifier accepts does not fault.
 """

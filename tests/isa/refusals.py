@@ -117,6 +117,12 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "fd 9999 is not pointing to valid bpf_map"),
     "an opcode that does not exist, before a closed fd": Refusal(
         (Insn(0xFF), *ld_imm64(1, op.PSEUDO_MAP_FD, 9999), X), EINVAL, "unknown opcode ff"),
+    "a kernel symbol of a module without a BTF fd": Refusal(
+        (*ld_imm64(1, op.PSEUDO_BTF_ID, 1, 9999), *END), EINVAL,
+        "invalid module BTF object FD specified."),
+    "a kfunc that is no function, before a closed fd": Refusal(
+        (*ld_imm64(1, op.PSEUDO_MAP_FD, 9999), Insn(0x85, 0, 2, 0, 0x7FFFFFFF), X), EINVAL,
+        "kernel btf_id 2147483647 is not a function"),
     # registers
     "a register without a value": Refusal((mov64_reg(0, 2), X), EACCES, "R2 !read_ok"),
     "no result": Refusal((X,), EACCES, "R0 !read_ok"),
@@ -203,6 +209,9 @@ REFUSALS: Final[dict[str, Refusal]] = {
     "a number less a pointer": Refusal(
         (mov64_imm(2, 5), Insn(op.ALU64 | op.SUB | op.X, 2, 1), *END), EACCES,
         "R2 tried to subtract pointer from scalar"),
+    "any number less a pointer": Refusal(
+        (ldx_mem(DW, 2, 1, 0), Insn(op.ALU64 | op.SUB | op.X, 2, 1), *END), EINVAL,
+        "math between ctx pointer and register with unbounded min value is not allowed"),
     "the sum of two pointers": Refusal((_add(1, 10), *END), EACCES,
         "R1 pointer += pointer prohibited"),
     "too far": Refusal((alu64_imm(op.ADD, 1, 1 << 29), *END), EINVAL,
@@ -257,7 +266,7 @@ REFUSALS: Final[dict[str, Refusal]] = {
 
 UNMEASURED: Final[dict[str, Refusal]] = {
     "a helper that the model lacks": Refusal(
-        (call_helper(130), X), ENOTSUPP, "the model does not have the helper bpf_ringbuf_output#130"
+        (call_helper(165), X), ENOTSUPP, "the model does not have the helper bpf_snprintf#165"
     ),
 }
 """What the model refuses and a kernel might not."""
