@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ def kernel(profile: str = "kfunc") -> ModelKernel:
     return made
 
 
-def exectrace(**options: object) -> Skeleton:
-    return bpfseal.load(signed("exectrace", "kfunc"), kernel(), **options)  # type: ignore[arg-type]
+def exectrace(**options: Any) -> Skeleton:
+    return bpfseal.load(signed("exectrace", "kfunc"), kernel(), **options)
 
 
 def test_a_bundle_is_given_as_a_value_a_path_or_bytes(tmp_path: Path) -> None:

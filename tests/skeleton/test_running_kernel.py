@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,8 @@ from .support import needs_root, open_fds, signed, unsigned
 pytestmark = needs_root
 
 
-def lab(**options: object) -> Skeleton:
-    return bpfseal.load(unsigned("maplab"), scheme="unsigned", **options)  # type: ignore[arg-type]
+def lab(**options: Any) -> Skeleton:
+    return bpfseal.load(unsigned("maplab"), scheme="unsigned", **options)
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def build_base() -> bytes:
     archive.add_device("dev/null", 1, 3)
     archive.add_file(BUSYBOX, "bin/busybox")
     archive.add("init", INIT.encode(), 0o755)
-    interpreter = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
+    interpreter = Path(sys._base_executable).resolve()  # type: ignore[attr-defined] # in a venv, what it was made from
     archive.add_link("bin/python3", str(interpreter))
     modules = _extension_modules()
     for path in (interpreter, *modules):

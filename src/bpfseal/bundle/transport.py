@@ -82,7 +82,7 @@ class _Adapter(HTTPAdapter):
         self._access = access
         self.max_body = MAX_ANSWER
 
-    def send(  # type: ignore[override]
+    def send(  # type: ignore[override] # options by name only
         self, request: requests.PreparedRequest, **options: Any
     ) -> requests.Response:
         """Send a request; the answer has its whole body then."""

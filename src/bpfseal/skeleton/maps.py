@@ -172,6 +172,7 @@ class RawElements(Elements[bytes, bytes]):
                 return None
             raise
 
+    # One element with flags, as bpf(2) has it; that of MutableMapping sets many.
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Set one element; unlike a dict's `update` it takes flags (`UpdateFlag`).
 
@@ -264,6 +265,7 @@ class Map(Elements[Value, Value]):
         found = self._elements.lookup(self.key.encode(key))
         return None if found is None else self._decode(found)
 
+    # As above: one element with flags.
     def update(self, key: Value, value: Value, flags: int = 0) -> None:  # type: ignore[override]
         """Set one element; unlike a dict's `update` it takes flags (`UpdateFlag`).
 

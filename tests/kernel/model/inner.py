@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bpfseal.bpf.insn import Insn, encode_insns
 from bpfseal.bpf.uapi import ProgType
@@ -39,7 +40,7 @@ class Inner:
     btf: BtfWriter = field(default_factory=BtfWriter)
     profile: str = "6.18"
     kernel_btf: BtfWriter | KernelBtf | None = None
-    changes: dict[str, object] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
     main: int = 0
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class Inner:
             btf_fd=btf_load(state, self.btf.encode()),
             func_info=records((0, self.main)),
         )
-        fd = prog_load(state, replace(given, **self.changes))  # type: ignore[arg-type]
+        fd = prog_load(state, replace(given, **self.changes))
         return state.fds.get_as(fd, ModelProgram)
 
     def refusal(self) -> KernelError:

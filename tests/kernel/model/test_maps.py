@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from errno import E2BIG, EBADF, EEXIST, EFAULT, EINVAL, ENOENT, ENOSPC, EPERM
+from typing import Any
 
 import pytest
 
@@ -37,10 +38,10 @@ class Maps:
     def __init__(self) -> None:
         self.state = KernelState(KFUNC_SERIES, SyntheticBtf(), SyntheticSymbols(), ())
 
-    def make(self, type_: int, key: int, value: int, entries: int, **more: int) -> int:
-        return map_create(self.state, MapAttributes(type_, key, value, entries, **more))  # type: ignore[arg-type]
+    def make(self, type_: int, key: int, value: int, entries: int, **more: Any) -> int:
+        return map_create(self.state, MapAttributes(type_, key, value, entries, **more))
 
-    def errno_of(self, type_: int, key: int, value: int, entries: int, **more: int) -> int:
+    def errno_of(self, type_: int, key: int, value: int, entries: int, **more: Any) -> int:
         try:
             self.make(type_, key, value, entries, **more)
         except KernelError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from errno import E2BIG, EACCES, EBADF, EFAULT, EINVAL, EKEYREJECTED, ENOENT, EPERM, EPROTO
+from typing import Any
 
 import pytest
 
@@ -43,10 +44,10 @@ GOOD = Steps()
 ATTRIBUTES = MapAttributes(MapType.ARRAY, 4, 8, 1)
 
 
-def attributes(*insns: Insn, **changes: object) -> ProgAttributes:
+def attributes(*insns: Insn, **changes: Any) -> ProgAttributes:
     code = encode_insns([*insns, *END])
     plain = ProgAttributes(ProgType.SYSCALL, "p", code, "GPL", flags=ProgFlag.SLEEPABLE)
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return replace(plain, **changes)
 
 
 def fresh_state() -> KernelState:
@@ -131,12 +132,12 @@ def test_the_ends_of_the_stack_are_inside_it() -> None:
     ],
     ids=str,
 )
-def test_attributes_that_are_einval(changes: dict[str, object]) -> None:
+def test_attributes_that_are_einval(changes: dict[str, Any]) -> None:
     assert errno_of(attributes(**changes)) == EINVAL
 
 
 def test_maps_are_named_by_fd_or_by_index() -> None:
-    def load(source: int, number: int, **changes: object) -> int:
+    def load(source: int, number: int, **changes: Any) -> int:
         state = fresh_state()
         kernel_map = ModelMap(ATTRIBUTES, state.memory)
         assert state.fds.install(kernel_map) == 3
