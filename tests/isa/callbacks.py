@@ -15,7 +15,6 @@ from bpfseal.bpf.insn import (
     Insn,
     alu64_imm,
     call_helper,
-    exit_insn,
     jmp_imm,
     jump,
     ld_imm64,
@@ -28,9 +27,8 @@ from bpfseal.bpf.insn import (
 from bpfseal.bpf.uapi import Helper, MapType
 from bpfseal.kernel.protocol import MapCreate
 
-W, DW = op.W, op.DW
-X = exit_insn()
-R0 = mov64_imm(0, 0)
+from .refusals import DW, R0, W, X
+
 GO_ON = (R0, X)
 STOP = (mov64_imm(0, 1), X)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,6 +44,10 @@ class Verdict(NamedTuple):
     def rule(self) -> str:
         """The reason without numbers, so that cases of one kind are alike."""
         return re.sub(r"-?(0x)?\d+", "N", self.reason)
+
+
+Answer = tuple[int, str, int]
+"""errno, last line of the log, result of a run."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,11 @@ def reason_of(error: KernelError) -> str:
     return reasons[-1] if reasons else ""
 
 
-def judge_and_run(kernel: Kernel, insns: list[Insn], ctx: bytes) -> tuple[Verdict, Outcome | None]:
+def judge_and_run(
+    kernel: Kernel, insns: list[Insn], ctx: bytes, fd_array: tuple[int, ...] = ()
+) -> tuple[Verdict, Outcome | None]:
     """Load a program and run it once if it is accepted."""
-    verdict, fd = load(kernel, insns)
+    verdict, fd = load(kernel, insns, fd_array)
     if not verdict.accepts:
         return verdict, None
     try:
@@ -92,6 +100,17 @@ def judge_and_run(kernel: Kernel, insns: list[Insn], ctx: bytes) -> tuple[Verdic
     finally:
         kernel.close(fd)
     return verdict, Outcome(result.retval, result.ctx)
+
+
+@contextmanager
+def maps_of(kernel: Kernel, requests: Iterable[MapCreate]) -> Iterator[tuple[int, ...]]:
+    """Have maps for a while."""
+    fds = tuple(kernel.map_create(each) for each in requests)
+    try:
+        yield fds
+    finally:
+        for fd in fds:
+            kernel.close(fd)
 
 
 def metadata_map(kernel: Kernel, size: int) -> int:

@@ -19,10 +19,8 @@ from bpfseal.bpf.insn import (
     Insn,
     alu64_imm,
     call_helper,
-    exit_insn,
     jmp_imm,
     jmp_reg,
-    ld_imm64,
     ldx_mem,
     mov64_imm,
     mov64_reg,
@@ -33,14 +31,9 @@ from bpfseal.bpf.uapi import Helper, MapType
 from bpfseal.kernel.linux.kernel import LinuxKernel
 from bpfseal.kernel.protocol import Kernel, MapCreate
 
-from .compare import Verdict, load
-from .refusals import Refusal
+from .compare import Verdict, load, maps_of
+from .refusals import DW, END, MAP, VALUE, Refusal, W, X
 
-W, DW = op.W, op.DW
-X = exit_insn()
-END = (mov64_imm(0, 0), X)
-MAP = tuple(ld_imm64(1, op.PSEUDO_MAP_IDX, 0))
-VALUE = tuple(ld_imm64(1, op.PSEUDO_MAP_IDX_VALUE, 0))
 SPILLED = stx_mem(DW, 10, 10, -8)
 
 
@@ -114,13 +107,12 @@ WITHOUT_PERFMON: Final[dict[str, Refusal]] = {
 
 def judge_all(kernel: Kernel) -> dict[str, Verdict]:
     """Return what a kernel says to each program."""
-    fd = kernel.map_create(MapCreate(MapType.ARRAY, "map", 4, 64, 1))
     judged = {}
-    for name, refusal in WITHOUT_PERFMON.items():
-        judged[name], loaded = load(kernel, list(refusal.insns), (fd,))
-        if loaded >= 0:
-            kernel.close(loaded)
-    kernel.close(fd)
+    with maps_of(kernel, [MapCreate(MapType.ARRAY, "map", 4, 64, 1)]) as fds:
+        for name, refusal in WITHOUT_PERFMON.items():
+            judged[name], loaded = load(kernel, list(refusal.insns), fds)
+            if loaded >= 0:
+                kernel.close(loaded)
     return judged
 
 

@@ -15,7 +15,6 @@ from bpfseal.bpf.insn import (
     Insn,
     alu64_imm,
     call_helper,
-    exit_insn,
     jmp_imm,
     ld_imm64,
     ldx_mem,
@@ -27,9 +26,8 @@ from bpfseal.bpf.insn import (
 from bpfseal.bpf.uapi import Helper, MapFlag, MapType
 from bpfseal.kernel.protocol import MapCreate
 
-W, DW = op.W, op.DW
-X = exit_insn()
-END = (mov64_imm(0, 0), X)
+from .refusals import DW, END, W, X
+
 TEXT: Final = b"hello\0xxno end"
 RING, ARRAY, FROZEN = range(3)
 

@@ -15,7 +15,8 @@ from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.rights import Rights
 
 from .compare import PROFILE, load
-from .rights import DW, WITHOUT_PERFMON, judge_all
+from .refusals import DW
+from .rights import WITHOUT_PERFMON, judge_all
 
 EXPECTED = {name: (each.errno, each.reason) for name, each in WITHOUT_PERFMON.items()}
 
