@@ -122,7 +122,7 @@ def _load_program(
     is_signed = cms is not None
 
     def keep(fd: int) -> int:
-        temporary.callback(_close, kernel, fd)
+        temporary.callback(close_quietly, kernel, fd)
         return fd
 
     metadata_map = MapCreate(
@@ -196,7 +196,7 @@ def _step(name: str, call: Callable[[], T]) -> T:
         raise
 
 
-def _close(kernel: Kernel, fd: int) -> None:
-    """Close a fd of the load, which the loader may have closed already."""
+def close_quietly(kernel: Kernel, fd: int) -> None:
+    """Close a fd; one that is closed already, as a refused loader may do, is no error."""
     with suppress(KernelError):
         kernel.close(fd)

@@ -22,9 +22,9 @@ from typing import Generic, TypeVar
 from bpfseal.bpf.uapi import KeyringId, MapFlag
 from bpfseal.bundle.model import Bundle
 from bpfseal.bundle.store import read_bundle, unpack
-from bpfseal.errors import CapabilityError, KernelError, UsageError
+from bpfseal.errors import CapabilityError, UsageError
 from bpfseal.kernel.choose import AUTO, load_bundle
-from bpfseal.kernel.load import HostValues, LoadedSkeleton
+from bpfseal.kernel.load import HostValues, LoadedSkeleton, close_quietly
 from bpfseal.kernel.pinning import LINKS, MAPS, PROGRAMS, pin_all
 from bpfseal.kernel.protocol import MapKernel
 from bpfseal.loader.model import Loader
@@ -90,7 +90,7 @@ class Skeleton(Closing):
         self._description = Description(loader)
         self._open = ExitStack()
         for fd in (*loaded.map_fds.values(), *loaded.prog_fds.values()):
-            self._open.callback(_close, kernel, fd)
+            self._open.callback(close_quietly, kernel, fd)
         self._loader = loader
         self._map_fds = dict(loaded.map_fds)
         self.programs = Named(
@@ -294,8 +294,3 @@ def _host_values(
         if not 0 < size <= _MAX_ENTRIES:
             raise UsageError(f"map {name} cannot have {size} entries")
     return HostValues(Description(loader).with_values(rodata), dict(max_entries))
-
-
-def _close(kernel: MapKernel, fd: int) -> None:
-    with suppress(KernelError):  # the fd is gone either way
-        kernel.close(fd)

@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +21,6 @@ from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
 if TYPE_CHECKING:
     from bpfseal.cli.load_targets import Target
     from bpfseal.kernel.load import LoadedSkeleton
-    from bpfseal.kernel.protocol import Kernel
 
 AUTO: Final = "auto"
 _ENDINGS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -63,6 +62,7 @@ def configure(options: Options) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Load one variant."""
     from bpfseal.kernel.choose import load_bundle
+    from bpfseal.kernel.load import close_quietly
     from bpfseal.kernel.pinning import pin_loaded
 
     keyring_id = _keyring_id(args.keyring)
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
                     check_metadata=not args.no_metadata_check,
                 )
             for fd in (*loaded.map_fds.values(), *loaded.prog_fds.values()):
-                fds.callback(_close, kernel, fd)
+                fds.callback(close_quietly, kernel, fd)
             document |= _came_up(loaded, target)
             if args.pin is not None:
                 pinned = pin_loaded(kernel, loaded, Path(args.pin))
@@ -146,11 +146,6 @@ def _enrolled(target: Target, keyring_id: int, certificates: Sequence[bytes]) ->
             refused.step = refused.where = "add_key"
             raise
         yield
-
-
-def _close(kernel: Kernel, fd: int) -> None:
-    with suppress(KernelError):
-        kernel.close(fd)
 
 
 def _came_up(loaded: LoadedSkeleton, target: Target) -> dict[str, Any]:
