@@ -28,10 +28,10 @@ from bpfseal.bpf.insn import (
 from bpfseal.bpf.uapi import Cmd, Helper
 from bpfseal.errors import UnsupportedError
 from bpfseal.loader.frame import MAX_STACK_PROGRAMS, Frame
+from bpfseal.object.limits import MAX_MAPS, MAX_METADATA
 
 R0, R1, R2, R3, R4, R6, R7, R8, R9, R10 = 0, 1, 2, 3, 4, 6, 7, 8, 9, 10
 
-MAX_MAPS = 64
 MAX_KFUNC_BTFS = 256
 FD_ARRAY_SIZE = 4 * (MAX_MAPS + MAX_KFUNC_BTFS)
 """Bytes of the fd array at the start of the metadata: maps first, then BTFs of kfuncs."""
@@ -39,7 +39,7 @@ FD_ARRAY_SIZE = 4 * (MAX_MAPS + MAX_KFUNC_BTFS)
 PROLOGUE_SLOTS = 7
 """Slots of a loader before its cleanup block; the last one jumps over that block."""
 
-_MAX_BLOB = 0x7FFFFFFF
+_MAX_JUMP = 0x7FFF
 _MAX_TRACE = 1023
 _BLOB_ADDRESS = tuple(ld_imm64(register, op.PSEUDO_MAP_IDX_VALUE, 0)[0] for register in range(10))
 """The first slot of the blob's address, by register; the second one holds the offset."""
@@ -76,13 +76,13 @@ class Emitter:
         """Append bytes, padded to 8, and return their offset.
 
         Raises:
-            UnsupportedError: the blob would not fit 31 bits.
+            UnsupportedError: the blob would be larger than `MAX_METADATA`.
         """
         offset = len(self.data)
+        if offset + len(data) > MAX_METADATA:
+            raise UnsupportedError(f"the metadata would be larger than {MAX_METADATA} bytes")
         self.data += data
         self.data += bytes(-len(data) % 8)
-        if len(self.data) > _MAX_BLOB:
-            raise UnsupportedError("the metadata would be larger than 2 GiB")
         return offset
 
     def add_string(self, text: str) -> tuple[int, int]:
@@ -230,13 +230,19 @@ class Emitter:
             program_count: functions of the object; so many fds the frame is taken to hold.
             map_count: maps of the object.
             kept_fds: where in the blob the program fds are kept, if not in the frame.
+
+        Raises:
+            UnsupportedError: the cleanup block is too long for a jump.
         """
         self.save_ctx_and_clear_stack()
         in_frame = 0 if kept_fds is not None else program_count
         in_blob = program_count if kept_fds is not None else 0
         assert in_frame <= MAX_STACK_PROGRAMS  # noqa: S101 (the generator decides where fds go)
         words = (self.frame.prog_fd(in_frame) + self.frame.size) // 4
-        self.emit(jump(3 * words + 2 + self._close_insns * (map_count + in_blob)))
+        length = 3 * words + 2 + self._close_insns * (map_count + in_blob)
+        if length > _MAX_JUMP:
+            raise self._too_far(length)
+        self.emit(jump(length))
         self._cleanup = len(self.insns)
         for word in range(words):
             self.emit(
@@ -281,12 +287,16 @@ class Emitter:
             UnsupportedError: the cleanup block is more than 32768 instructions away.
         """
         distance = self._cleanup - len(self.insns) - 1
-        if distance < -0x8000:
-            raise UnsupportedError(
-                f"the loader grows to more than {len(self.insns)} instructions, too far for a jump",
-                hint="split the object",
-            )
+        if distance < -_MAX_JUMP - 1:
+            raise self._too_far(len(self.insns))
         return distance
+
+    @staticmethod
+    def _too_far(count: int) -> UnsupportedError:
+        return UnsupportedError(
+            f"the loader grows to more than {count} instructions, too far for a jump",
+            hint="split the object",
+        )
 
     def check_result(self) -> None:
         """Jump to the cleanup block if r7 is an error."""

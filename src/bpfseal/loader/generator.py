@@ -12,9 +12,10 @@ Example:
 
 from __future__ import annotations
 
-import struct
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from bpfseal.bpf import attr
 from bpfseal.bpf import opcodes as op
@@ -30,9 +31,10 @@ from bpfseal.bpf.insn import (
     stx_mem,
 )
 from bpfseal.bpf.uapi import OBJ_NAME_LEN, Cmd, Helper, MapType, ProgType
+from bpfseal.bpf.words import to_bytes
 from bpfseal.errors import BpfsealError, UnsupportedError
 from bpfseal.loader.checks import CHECKS, LOADER_BTF
-from bpfseal.loader.emitter import FD_ARRAY_SIZE, MAX_MAPS, Emitter
+from bpfseal.loader.emitter import FD_ARRAY_SIZE, Emitter
 from bpfseal.loader.frame import MAX_STACK_PROGRAMS, Frame
 from bpfseal.loader.ksyms import KsymEmitter
 from bpfseal.loader.link import LinkedProgram, link
@@ -44,6 +46,7 @@ from bpfseal.loader.model import (
     MapEntry,
     ProgramEntry,
 )
+from bpfseal.object.limits import MAX_GROWTH, MAX_MAPS
 from bpfseal.object.model import BpfObject, Function, MapSource, MapSpec
 from bpfseal.object.sections import attach_lookup
 from bpfseal.scheme import SCHEMES, Scheme
@@ -92,22 +95,33 @@ class _Generator:
     def run(self) -> Loader:
         """Generate everything in order."""
         obj, emitter = self._obj, self._emitter
-        programs = [link(obj, function) for function in obj.programs]
+        functions = obj.programs
         emitter.add_data(bytes(FD_ARRAY_SIZE))
         if len(obj.functions) > MAX_STACK_PROGRAMS:
             # The reference writes such fds over the end of its frame, and no kernel takes that.
-            self._kept_fds = emitter.add_data(bytes(4 * len(programs)))
-        count = len(obj.functions) if self._kept_fds is None else len(programs)
+            self._kept_fds = emitter.add_data(bytes(4 * len(functions)))
+        count = len(obj.functions) if self._kept_fds is None else len(functions)
         emitter.prologue(count, len(obj.maps), self._kept_fds)
         emit_check = CHECKS.get(self._scheme.name)
         check = emit_check(emitter) if emit_check else None
         self._load_btf()
         for number, spec in enumerate(obj.maps):
             self._create_map(spec, number)
-        for number, program in enumerate(programs):
+        programs = []
+        room = _code_size(obj) + MAX_GROWTH
+        for number, function in enumerate(functions):
+            program = link(obj, function)
+            room -= program.size
+            if room < 0:
+                raise UnsupportedError(
+                    f"the programs with their subprograms grow by more than {MAX_GROWTH} bytes",
+                    where=f"program '{function.name}'",
+                    hint="split the object",
+                )
             self._load_program(program, number)
+            programs.append(_program_entry(program))
         self._fill_program_arrays()
-        self._finish(len(programs))
+        self._finish(len(functions))
         loader = Loader(
             scheme_name=self._scheme.name,
             name=obj.name,
@@ -115,7 +129,7 @@ class _Generator:
             metadata=bytes(emitter.data),
             btf=LOADER_BTF if self._scheme.has_loader_btf else b"",
             maps=_map_entries(obj.maps),
-            programs=tuple(_program_entry(program) for program in programs),
+            programs=tuple(programs),
             byteorder=obj.byteorder,
         )
         if check:
@@ -273,9 +287,8 @@ class _Generator:
     # Programs
 
     def _add_records(self, records: Sequence[tuple[int, ...]]) -> int:
-        words = [word for row in records for word in row]
-        sign = "<" if self._obj.byteorder == "little" else ">"
-        return self._emitter.add_data(struct.pack(f"{sign}{len(words)}I", *words))
+        words = array("I", chain.from_iterable(records))
+        return self._emitter.add_data(to_bytes(words, self._obj.byteorder))
 
     def _load_program(self, program: LinkedProgram, number: int) -> None:
         emitter, layout, function = self._emitter, attr.PROG_LOAD, program.function
@@ -356,6 +369,12 @@ class _Generator:
             ctx_offset = CTX_HEADER_SIZE + MAP_DESC_SIZE * number
             emitter.blob_to_ctx(ctx_offset, emitter.fd_array_offset(number))
         emitter.emit(mov64_imm(_R0, 0), exit_insn())
+
+
+def _code_size(obj: BpfObject) -> int:
+    """Return the bytes of all functions and of the records about them, each counted once."""
+    code = {(f.section_index, f.section_insn): len(f.insns) for f in obj.functions}
+    return sum(code.values()) + (obj.btf_ext.size if obj.btf_ext else 0)
 
 
 def _attach_target(function: Function) -> str:

@@ -27,8 +27,9 @@ from bpfseal.bpf.insn import (
 from bpfseal.bpf.uapi import Helper
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import UnsupportedError
-from bpfseal.loader.emitter import MAX_KFUNC_BTFS, MAX_MAPS, R8, Emitter
+from bpfseal.loader.emitter import MAX_KFUNC_BTFS, R8, Emitter
 from bpfseal.loader.link import ExternUse
+from bpfseal.object.limits import MAX_MAPS
 from bpfseal.object.model import Extern
 
 _R0, _R1, _R2, _R3, _R4, _R7, _R9 = 0, 1, 2, 3, 4, 7, 9
@@ -55,6 +56,7 @@ class KsymEmitter:
         self._emitter = emitter
         self._found: dict[tuple[str, Kind, bool], _Found] = {}
         self._uses: dict[tuple[str, Kind, bool], int] = {}
+        self._fd_slots = 0
 
     def relocate(self, uses: Sequence[ExternUse], externs: Sequence[Extern], insns: int) -> None:
         """Emit the relocation of every use.
@@ -112,10 +114,10 @@ class KsymEmitter:
 
     def _fd_slot(self) -> int:
         """Return the next slot of the fd array for a kfunc's BTF."""
-        used = sum(found.is_call for found in self._found.values())
-        if used >= MAX_KFUNC_BTFS:
+        if self._fd_slots >= MAX_KFUNC_BTFS:
             raise UnsupportedError(f"a program calls more than {MAX_KFUNC_BTFS} kfuncs")
-        return MAX_MAPS + used
+        self._fd_slots += 1
+        return MAX_MAPS + self._fd_slots - 1
 
     def _find_call(self, extern: Extern, kind: Kind, insn: int, _first: _Found | None) -> _Found:
         emit = self._emitter.emit
