@@ -1,6 +1,6 @@
-"""Files as they are read and written everywhere in bpfseal.
+"""Files as they are written everywhere in bpfseal; `bpfseal.input_file` says how they are read.
 
-Read: with a limit on the size. Written: under a temporary name in the same directory and renamed,
+Written: under a temporary name in the same directory and renamed,
 so that a failure leaves nothing and never touches a file that was there.
 
 Example:
@@ -16,35 +16,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bpfseal.errors import CapabilityError, InputError, UsageError
-
-
-def read_file(path: Path, *, limit: int, follow_links: bool = True) -> bytes:
-    """Return the contents of a file.
-
-    Args:
-        path: a regular file; with `follow_links` also a pipe or device that the caller named.
-        limit: the most bytes to read.
-        follow_links: whether `path` may be a symbolic link or something else than a regular file.
-
-    Raises:
-        InputError: it cannot be read, is larger, or is of the wrong kind.
-    """
-    flags = os.O_RDONLY | (0 if follow_links else os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            if not follow_links and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError("not a regular file", where=str(path))
-            data = file.read(limit + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {_reason(error)}", where=str(path)) from None
-    if len(data) > limit:
-        raise InputError(f"larger than {limit} bytes", where=str(path))
-    return data
+from bpfseal.errors import CapabilityError, UsageError
+from bpfseal.input_file import read_file as read_file
 
 
 def write_files(files: Mapping[Path, bytes], *, modes: Mapping[Path, int] | None = None) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bpfseal.bundle.files import read_file
 from bpfseal.bundle.media import MAX_BUNDLE_SIZE
 from bpfseal.errors import BpfsealError, InputError, UsageError
+from bpfseal.input_file import read_file, read_open
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
 
 if TYPE_CHECKING:
@@ -44,18 +44,20 @@ _LSKEL_HEAD: Final = 4096
 """Every C light skeleton has this line within so many bytes from its start."""
 
 
-def read_argument(path: str, *, limit: int = MAX_BUNDLE_SIZE) -> bytes:
+def read_argument(path: str, *, limit: int = MAX_BUNDLE_SIZE, only_regular: bool = False) -> bytes:
     """Return the contents of the file that an argument names.
 
+    Args:
+        path: the file, also a pipe, or ``-`` for stdin.
+        limit: the most bytes to read.
+        only_regular: whether `path` is the name of a regular file or a link to one.
+
     Raises:
-        InputError: it cannot be read or is larger than `limit` bytes.
+        InputError: it cannot be read, is of the wrong kind or is larger than `limit` bytes.
     """
-    if path != STDIO:
-        return read_file(Path(path), limit=limit)
-    data = sys.stdin.buffer.read(limit + 1)
-    if len(data) > limit:
-        raise InputError(f"larger than {limit} bytes", where=STDIN)
-    return data
+    if only_regular or path != STDIO:
+        return read_file(Path(path), limit=limit, only_regular=only_regular)
+    return read_open(sys.stdin.buffer, limit=limit, where=STDIN)
 
 
 def shown(path: str) -> str:
@@ -220,7 +222,7 @@ def read_trust(files: Sequence[str], folders: Sequence[str] = ()) -> TrustStore:
     from bpfseal.signing.trust import TrustStore
     from bpfseal.signing.trust import read_certificates as parse
 
-    paths = list(files)
+    paths = dict.fromkeys(files, False)
     for folder in folders:
         try:
             entries = sorted(Path(folder).iterdir())
@@ -230,12 +232,13 @@ def read_trust(files: Sequence[str], folders: Sequence[str] = ()) -> TrustStore:
         if not found:
             names = " ".join(CERTIFICATE_SUFFIXES)
             raise InputError("holds no certificate", where=folder, hint=f"files named *{names}")
-        paths += found
-    store = TrustStore()
-    for path in paths:
+        paths |= dict.fromkeys(found, True)
+    stores = []
+    for path, only_regular in paths.items():
         with naming(path):
-            store += parse(read_argument(path, limit=KEY_LIMIT)).named(shown(path))
-    return store
+            data = read_argument(path, limit=KEY_LIMIT, only_regular=only_regular)
+            stores.append(parse(data).named(shown(path)))
+    return TrustStore.of(stores)
 
 
 def read_secret(args: argparse.Namespace, name: str) -> bytes | None:

@@ -298,6 +298,14 @@ class Emitter:
             hint="split the object",
         )
 
+    def check_reach(self) -> None:
+        """Stop early where the next check could not jump back to the cleanup block.
+
+        Raises:
+            UnsupportedError: it is too far away.
+        """
+        self._distance_to_cleanup()
+
     def check_result(self) -> None:
         """Jump to the cleanup block if r7 is an error."""
         self.jump_to_cleanup(op.JSLT, R7, 0)

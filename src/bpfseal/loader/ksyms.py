@@ -67,6 +67,7 @@ class KsymEmitter:
             insns: offset of the program's instructions in the blob.
         """
         for use in uses:
+            self._emitter.check_reach()
             extern = externs[use.extern]
             insn = insns + INSN_SIZE * use.insn
             self._emitter.blob_address(R8, insn)

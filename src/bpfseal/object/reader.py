@@ -125,8 +125,13 @@ def _read(data: bytes, name: str, target: TargetValues) -> BpfObject:
                 f"its {section.size:#x} bytes are larger than a map's value can be",
                 where=f"section '{section.name}'",
             )
+    plain_names: dict[str, str] = {}
     functions = sorted(
-        (function for section in elf.sections for function in _functions(elf, section)),
+        (
+            function
+            for section in elf.sections
+            for function in _functions(elf, section, plain_names)
+        ),
         key=lambda function: (function.section_index, function.section_insn),
     )
     for function, other in pairwise(functions):
@@ -181,12 +186,16 @@ def _read_btf(elf: Elf) -> tuple[Btf | None, BtfExt | None]:
     return btf, BtfExt.from_bytes(ext.data, btf) if ext else None
 
 
-def _functions(elf: Elf, section: ElfSection) -> Iterator[Function]:
-    """Yield the functions of a section in the order of the symbol table."""
+def _functions(elf: Elf, section: ElfSection, plain_names: dict[str, str]) -> Iterator[Function]:
+    """Yield the functions of a section in the order of the symbol table.
+
+    Sections may share a name; `plain_names` keeps one copy of it without the leading ``?``.
+    """
     if not section.is_code:
         return
     is_text = section.name == _TEXT
     plain_name = section.name.removeprefix("?")
+    plain_name = plain_names.setdefault(plain_name, plain_name)
     bodies: dict[tuple[int, int], bytes] = {}  # a function may have several names
     size = 0
     for symbol in elf.functions_of(section):

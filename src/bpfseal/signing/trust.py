@@ -13,6 +13,7 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bpfseal.errors import InputError
@@ -32,16 +33,29 @@ class TrustStore:
     certificates: tuple[Certificate, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, stores: Iterable[TrustStore]) -> TrustStore:
+        """Return all together.
+
+        Raises:
+            InputError: they are more than `MAX_CERTIFICATES`.
+        """
+        certificates: dict[Certificate, None] = {}
+        warnings: list[str] = []
+        for store in stores:
+            certificates.update(dict.fromkeys(store.certificates))
+            warnings += store.warnings
+            if len(certificates) > MAX_CERTIFICATES:
+                raise InputError(f"more than {MAX_CERTIFICATES} certificates")
+        return cls(tuple(certificates), tuple(warnings))
+
     def __add__(self, other: TrustStore) -> TrustStore:
         """Return both together.
 
         Raises:
             InputError: they are more than `MAX_CERTIFICATES`.
         """
-        both = tuple(dict.fromkeys((*self.certificates, *other.certificates)))
-        if len(both) > MAX_CERTIFICATES:
-            raise InputError(f"more than {MAX_CERTIFICATES} certificates")
-        return TrustStore(both, (*self.warnings, *other.warnings))
+        return TrustStore.of((self, other))
 
     def named(self, where: str) -> TrustStore:
         """Return the same with the warnings saying which file they are about."""
