@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -40,7 +41,7 @@ def growth(work: Callable[[int], object], count: int) -> float:
     It is 2 for work in proportion to n, and 4 for its square; what each n has in common does not
     count. A step at which the work is refused makes it smaller.
     """
-    first, second, third = (steps(lambda n=n: work(n)) for n in (count, 2 * count, 4 * count))
+    first, second, third = (steps(partial(work, n)) for n in (count, 2 * count, 4 * count))
     return (third - second) / max(second - first, 1)
 
 
