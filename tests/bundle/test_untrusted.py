@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bpfseal.bundle import media, store
+from bpfseal.bundle import layout, media, store
 from bpfseal.bundle.layout import decode, encode
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.errors import BpfsealError, InputError, UnsupportedError
@@ -68,6 +68,23 @@ def test_a_digest_is_sha256_in_lower_case_hexadecimal(digest: str) -> None:
         manifest["layers"][0]["digest"] = digest
 
     refused(repacked(manifest=change), "digest is not")
+
+
+def test_a_blob_that_many_descriptors_name_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["layers"] += [manifest["layers"][1]] * 20
+
+    files = repacked(manifest=change)
+    hashed: list[bytes] = []
+    digest_of = layout.digest_of
+
+    def counting(data: bytes) -> str:
+        hashed.append(data)
+        return digest_of(data)
+
+    monkeypatch.setattr(layout, "digest_of", counting)
+    refused(files, "layers of type")
+    assert len(hashed) == len(set(hashed)) > 1
 
 
 # Documents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -210,3 +211,26 @@ def test_a_damaged_certificate_is_not_trusted(cli: Cli, keys: Keys, signed: str)
     done = cli("verify", signed, "--certificate", "damaged.der")
     assert done.status == 3
     assert "its own signature does not match" in done.err
+
+
+def test_a_pipe_in_a_directory_of_certificates_is_refused_without_waiting(
+    cli: Cli, keys: Keys, signed: str, tmp_path: Path
+) -> None:
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    (trust / "good.pem").write_bytes(Path(keys.certificate).read_bytes())
+    os.mkfifo(trust / "bad.pem")
+    done = cli("verify", signed, "--trust", str(trust))
+    assert (done.status, done.err.strip()) == (
+        3,
+        f"bpfseal: verify: {trust}/bad.pem: not a regular file",
+    )
+
+
+def test_links_in_a_directory_of_certificates_are_followed(
+    cli: Cli, keys: Keys, signed: str, tmp_path: Path
+) -> None:
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    (trust / "link.pem").symlink_to(keys.certificate)
+    assert cli("verify", signed, "--trust", str(trust)).status == 0

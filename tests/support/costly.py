@@ -18,6 +18,7 @@ from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn, exit_insn, mov64_imm
 from bpfseal.bpf.uapi import MapType
 from bpfseal.btf.kinds import Kind, Linkage
+from support.btf_writer import BtfWriter
 from support.elf_writer import (
     SHF_ALLOC,
     SHF_EXECINSTR,
@@ -362,7 +363,90 @@ def _certificates() -> Callable[[bytes], object]:
     return read_certificates
 
 
+def _btf() -> Callable[[bytes], object]:
+    from bpfseal.btf.btf import Btf
+    from bpfseal.kernel.model.btf_records import check_records
+    from bpfseal.kernel.model.btf_resolution import check_resolution
+
+    def load(data: bytes) -> None:
+        btf = Btf.from_bytes(data)
+        check_records(btf)
+        check_resolution(btf, tags_first=True)
+
+    return load
+
+
+def _policy() -> Callable[[bytes], object]:
+    from bpfseal.kernel.model.ipe.parser import parse_policy
+
+    return parse_policy
+
+
+def _tar() -> Callable[[bytes], object]:
+    from bpfseal.bundle.store import unpack
+
+    return lambda data: unpack(data, "cost.bpfseal")
+
+
+def _header() -> Callable[[bytes], object]:
+    from bpfseal.bundle.lskel_import import import_header
+
+    return lambda data: import_header(data, "cost.lskel.h")
+
+
+def _kconfig() -> Callable[[bytes], object]:
+    from bpfseal.object.target import parse_kconfig
+
+    return lambda data: parse_kconfig(data.decode())
+
+
+def modifier_chain(count: int) -> bytes:
+    """BTF whose types are one long chain of modifiers, each leading to the one before it."""
+    writer = BtfWriter()
+    type_id = writer.add_int("int", 4)
+    for _ in range(count):
+        type_id = writer.add_modifier(Kind.VOLATILE, type_id)
+    return writer.encode()
+
+
+def functions_of_one_prototype(count: int) -> bytes:
+    """BTF with as many functions as their one prototype has parameters."""
+    writer = BtfWriter()
+    number = writer.add_int("int", 4)
+    proto = writer.add_func_proto(number, [("a", number)] * count)
+    for index in range(count):
+        writer.add_func(f"f{index}", proto)
+    return writer.encode()
+
+
 FILES: Final[dict[str, FileCase]] = {
-    "newlines in a certificate file": FileCase(lambda n: b"\n" * n, _certificates),
+    "newlines, certificates": FileCase(lambda n: b"\n" * 10 * n, _certificates),
+    "blanks, certificates": FileCase(lambda n: b" \n\ta" * 10 * n, _certificates),
+    "PEM without an end": FileCase(lambda n: b"-----BEGIN CERTIFICATE-----\n" * n, _certificates),
+    "tiny DER": FileCase(lambda n: b"0\0" * n, _certificates),
+    "a chain of modifiers": FileCase(modifier_chain, _btf),
+    "functions of one prototype": FileCase(functions_of_one_prototype, _btf),
+    "policy: lines": FileCase(
+        lambda n: (
+            b"policy_name=p policy_version=1.0.0\nDEFAULT action=DENY\n"
+            + b"op=BPF_PROG_LOAD bpf_signature=OK action=ALLOW\n" * n
+        ),
+        _policy,
+    ),
+    "policy: properties": FileCase(
+        lambda n: (
+            b"policy_name=p policy_version=1.0.0\nDEFAULT action=DENY\nop=EXECUTE "
+            + b"boot_verified=TRUE " * n
+            + b"action=ALLOW\n"
+        ),
+        _policy,
+    ),
+    "policy: blanks": FileCase(lambda n: b" \t" * 10 * n, _policy),
+    "tar: blocks": FileCase(lambda n: bytes(512) * n, _tar),
+    "header: blanks": FileCase(lambda n: b"#include <bpf/skel_internal.h>\n" + b" " * n, _header),
+    "header: newlines": FileCase(
+        lambda n: b"#include <bpf/skel_internal.h>\n" + b"\n" * n, _header
+    ),
+    "kconfig: lines": FileCase(lambda n: b"CONFIG_A=y\n" * n, _kconfig),
 }
 """Other files by what they have many of."""

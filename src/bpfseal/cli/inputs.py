@@ -166,13 +166,13 @@ def build_bundle(
         InputError: it is malformed, or no loader can do what it asks for.
     """
     from bpfseal.bundle.model import Bundle, SignedLoader
-    from bpfseal.loader import generate
+    from bpfseal.loader import generate_all
     from bpfseal.object import read_object
     from bpfseal.object.target import DEFAULT_TARGET
 
     obj = read_object(data, name, target or DEFAULT_TARGET)
     wanted = scheme_names(scheme, revision)
-    loaders = [generate(obj, scheme_name, traces=traces) for scheme_name in wanted]
+    loaders = generate_all(obj, wanted, traces=traces)
     return Bundle(loaders[0].name, tuple(SignedLoader(loader) for loader in loaders))
 
 

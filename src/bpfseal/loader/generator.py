@@ -13,7 +13,7 @@ Example:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -78,6 +78,24 @@ def generate(obj: BpfObject, scheme_name: str, *, traces: bool = False) -> Loade
     except BpfsealError as error:
         error.where = f"{obj.name}: {error.where}" if error.where else obj.name
         raise
+
+
+def generate_all(
+    obj: BpfObject, scheme_names: Iterable[str], *, traces: bool = False
+) -> list[Loader]:
+    """Generate the loaders of an object; those with the same metadata share it in memory.
+
+    Raises:
+        UnsupportedError: see `generate`.
+        InputError: see `generate`.
+    """
+    loaders: list[Loader] = []
+    for scheme_name in scheme_names:
+        loader = generate(obj, scheme_name, traces=traces)
+        if loaders and loaders[0].metadata == loader.metadata:
+            loader = replace(loader, metadata=loaders[0].metadata)
+        loaders.append(loader)
+    return loaders
 
 
 class _Generator:
