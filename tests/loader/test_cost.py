@@ -14,9 +14,9 @@ import pytest
 
 from bpfseal.btf.btf import Btf
 from bpfseal.errors import BpfsealError, InputError, UnsupportedError
+from bpfseal.limits import MAX_GROWTH, MAX_METADATA, MAX_NAME
 from bpfseal.loader import generate
 from bpfseal.object import read_object
-from bpfseal.object.limits import MAX_GROWTH, MAX_NAME
 from support.costly import OBJECTS, empty_data, shared_subprogram
 from support.elf_writer import STT_OBJECT, ElfWriter
 from support.object_writer import ObjectWriter
@@ -136,3 +136,14 @@ def test_names_may_share_their_ends() -> None:
     for name in ("do_sys_open", "sys_open", "open", "do_sys_open"):
         elf.add_symbol(name, 0, type=STT_OBJECT)
     read_object(elf.encode(), "names.bpf.o")
+
+
+def test_metadata_beyond_what_a_bundle_holds_is_refused_before_it_is_made() -> None:
+    obj = read_object(empty_data(8), "large.bpf.o")
+    large = replace(obj.maps[0], initial_value=bytes(MAX_METADATA))
+
+    def make() -> None:
+        with pytest.raises(UnsupportedError, match="metadata would be larger than 67108864 bytes"):
+            generate(replace(obj, maps=(large,)), "loadtime")
+
+    assert peak(make) < 1_000_000

@@ -27,8 +27,8 @@ from bpfseal.bpf.insn import (
 )
 from bpfseal.bpf.uapi import Cmd, Helper
 from bpfseal.errors import UnsupportedError
+from bpfseal.limits import MAX_MAPS, MAX_METADATA
 from bpfseal.loader.frame import MAX_STACK_PROGRAMS, Frame
-from bpfseal.object.limits import MAX_MAPS, MAX_METADATA
 
 R0, R1, R2, R3, R4, R6, R7, R8, R9, R10 = 0, 1, 2, 3, 4, 6, 7, 8, 9, 10
 

@@ -33,6 +33,7 @@ from bpfseal.bpf.insn import (
 from bpfseal.bpf.uapi import OBJ_NAME_LEN, Cmd, Helper, MapType, ProgType
 from bpfseal.bpf.words import to_bytes
 from bpfseal.errors import BpfsealError, UnsupportedError
+from bpfseal.limits import MAX_GROWTH, MAX_MAPS
 from bpfseal.loader.checks import CHECKS, LOADER_BTF
 from bpfseal.loader.emitter import FD_ARRAY_SIZE, Emitter
 from bpfseal.loader.frame import MAX_STACK_PROGRAMS, Frame
@@ -46,7 +47,6 @@ from bpfseal.loader.model import (
     MapEntry,
     ProgramEntry,
 )
-from bpfseal.object.limits import MAX_GROWTH, MAX_MAPS
 from bpfseal.object.model import BpfObject, Function, MapSource, MapSpec
 from bpfseal.object.sections import attach_lookup
 from bpfseal.scheme import SCHEMES, Scheme

@@ -27,9 +27,9 @@ from bpfseal.bpf.insn import (
 from bpfseal.bpf.uapi import Helper
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import UnsupportedError
+from bpfseal.limits import MAX_MAPS
 from bpfseal.loader.emitter import MAX_KFUNC_BTFS, R8, Emitter
 from bpfseal.loader.link import ExternUse
-from bpfseal.object.limits import MAX_MAPS
 from bpfseal.object.model import Extern
 
 _R0, _R1, _R2, _R3, _R4, _R7, _R9 = 0, 1, 2, 3, 4, 7, 9

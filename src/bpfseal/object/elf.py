@@ -20,7 +20,7 @@ from elftools.elf.structs import ELFStructs
 from bpfseal.bpf.insn import ByteOrder
 from bpfseal.bpf.strings import StringTable
 from bpfseal.errors import InputError
-from bpfseal.object.limits import MAX_NAME
+from bpfseal.limits import MAX_NAME
 
 EM_BPF = "EM_BPF"
 _EM_NONE = "EM_NONE"

@@ -11,8 +11,8 @@ from bpfseal.btf.btf import Btf
 from bpfseal.btf.builder import BtfEditor
 from bpfseal.btf.kinds import HEADER_WORDS, Kind, Linkage
 from bpfseal.errors import InputError, UnsupportedError
+from bpfseal.limits import MAX_VALUE_SIZE
 from bpfseal.object.elf import STB_WEAK, Elf
-from bpfseal.object.limits import MAX_VALUE_SIZE
 from bpfseal.object.model import Extern, ExternKind
 
 _INT_SIZE = 4

@@ -16,8 +16,6 @@ from bpfseal.object.model import Extern, ExternKind
 from bpfseal.object.target import TargetValues
 
 _TRISTATE = {"n": 0, "y": 1, "m": 2}
-_MAX_DIGITS = 80
-"""Characters of the longest number; 64 bits in base 2 have 66."""
 _TRISTATE_ENUM = "libbpf_tristate"
 
 
@@ -65,11 +63,9 @@ def _value(extern: Extern, btf: Btf, target: TargetValues, byteorder: ByteOrder)
     if text in _TRISTATE:
         return _tristate(extern, btf, text, byteorder, where)
     try:
-        number = int(text, 0) if len(text) <= _MAX_DIGITS else None
+        number = int(text, 0)
     except ValueError:
-        number = None
-    if number is None:
-        raise InputError(f"its value {text[:_MAX_DIGITS]} is no number", where=where)
+        raise InputError(f"its value {text} is no number", where=where) from None
     return _number(extern, btf, number, byteorder, where)
 
 

@@ -17,8 +17,8 @@ from bpfseal.bpf.uapi import OBJ_NAME_LEN, MapFlag, MapType
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.kinds import Kind, Linkage
 from bpfseal.errors import InputError, UnsupportedError
+from bpfseal.limits import MAX_GROWTH, MAX_MAPS
 from bpfseal.object.elf import Elf, ElfSection
-from bpfseal.object.limits import MAX_GROWTH, MAX_MAPS
 from bpfseal.object.model import Function, MapSource, MapSpec
 
 MAPS_SECTION = ".maps"

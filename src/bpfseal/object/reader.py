@@ -23,6 +23,7 @@ from bpfseal.btf.builder import BtfEditor
 from bpfseal.btf.ext import BtfExt
 from bpfseal.btf.kinds import Kind, Linkage
 from bpfseal.errors import BpfsealError, InputError, UnsupportedError
+from bpfseal.limits import MAX_VALUE_SIZE
 from bpfseal.object.elf import (
     STB_GLOBAL,
     STB_LOCAL,
@@ -38,7 +39,6 @@ from bpfseal.object.elf import (
 )
 from bpfseal.object.externs import collect_externs, fix_extern_btf
 from bpfseal.object.kconfig import kconfig_value
-from bpfseal.object.limits import MAX_VALUE_SIZE
 from bpfseal.object.maps import (
     MAPS_SECTION,
     check_zeros,

@@ -10,8 +10,8 @@ MAX_MAPS: Final = 64
 MAX_VALUE_SIZE: Final = 0x7FFFFFFF
 """Bytes of the largest value of an array (``array_map_alloc_check``, kernel/bpf/arraymap.c)."""
 
-MAX_METADATA: Final = 1 << 29
-"""Bytes of the largest metadata: instructions of a loader reach no further into the value of a map
+MAX_METADATA: Final = 64 << 20
+"""Bytes of the largest metadata. Instructions of a loader would reach 512 MiB into a map's value
 (``BPF_MAX_VAR_OFF`` in ``resolve_pseudo_ldimm64``, kernel/bpf/verifier.c)."""
 
 MAX_GROWTH: Final = 16 << 20
