@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bpfseal.bundle.files import read_file, write_files
+from bpfseal.bundle.files import read_file
+from bpfseal.bundle.writing import write_files
 from bpfseal.errors import CapabilityError, InputError
 
 from .support import listing

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bpfseal.bundle.files import write_files
+from bpfseal.bundle.writing import made_folders, write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, STDIO, naming, read_input, shown, variants
 from bpfseal.cli.options import Options
-from bpfseal.cli.outputs import make_folder, stem
+from bpfseal.cli.outputs import stem
 from bpfseal.cli.target import add_target_options, read_target
 from bpfseal.cli.verbs.sign import HASHES
 from bpfseal.errors import UsageError
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     files: dict[Path, bytes] = {}
     for preparation, path in zip(found, paths, strict=True):
         files |= _files(preparation, path)
-    make_folder(paths[0].parent)
-    write_files(files)
+    with made_folders(paths[0].parent):
+        write_files(files)
     for preparation, path in zip(found, paths, strict=True):
         console.result(
             **_description(preparation, path.name),
