@@ -189,7 +189,10 @@ def _exposure(path: str) -> tuple[str, ...]:
     """Say who but its owner can read or change a private key."""
     if path == STDIO:
         return ()
-    status = Path(path).stat()
+    try:
+        status = Path(path).stat()
+    except OSError:  # gone already: a file of somebody who is careful
+        return ()
     if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o077:
         return ()
     who = "everybody" if status.st_mode & 0o007 else "its group"
