@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: put off while something must not be cut in two.
+"""Signals, put off while something must not be cut in two.
 
 Python runs signal handlers between any two steps of the main thread, and a handler may raise. A
 temporary file, a pin or a key that was made a step before would then stay behind. Inside
@@ -17,11 +17,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a process to end and leave it the time to clean up."""
 
+ATTEMPTS: Final = 5
+"""How often a call to the kernel is made that signals disturb (libbpf: PROG_LOAD_ATTEMPTS)."""
+
+_FAULTS: Final = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+
+_T = TypeVar("_T")
 _Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
@@ -95,6 +101,34 @@ def deferred_endings() -> Iterator[Deferral]:
             yield deferral
     finally:
         deferral._restore()  # noqa: SLF001
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Have no signal come to this thread until the block ends; the kernel keeps them until then."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def undisturbed(call: Callable[[], _T], is_disturbed: Callable[[_T], bool]) -> _T:
+    """Make a call again that a signal has disturbed, `ATTEMPTS` times at most.
+
+    In between handlers run, and may raise. With a timer that is faster than the call all attempts
+    could fail, so the last one is made with signals blocked.
+
+    Args:
+        call: what to do.
+        is_disturbed: whether a result says that a signal came.
+    """
+    for _ in range(ATTEMPTS - 1):
+        result = call()
+        if not is_disturbed(result):
+            return result
+    with blocked_signals():
+        return call()
 
 
 @contextmanager

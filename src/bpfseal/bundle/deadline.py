@@ -28,6 +28,9 @@ from urllib3.util.connection import allowed_gai_family, create_connection
 SILENCE: Final = 30.0
 """Seconds that the other side may keep silent, within the deadline."""
 
+_TOO_LATE: Final = 0.05
+"""Seconds before the deadline from which on no connection is begun any more."""
+
 
 class OverError(Exception):
     """The time is over. It is none of the errors after which something is tried again."""
@@ -117,6 +120,8 @@ class Deadline:
     def _connect(self, connection: HTTPConnection) -> socket.socket:
         """Look up a name and connect to its addresses one by one."""
         host, port = connection.host, connection.port
+        if self.left() < _TOO_LATE:
+            raise OverError
         error: OSError | None = None
         for address in self._addresses(connection, host, port):
             try:
