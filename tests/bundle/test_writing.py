@@ -488,8 +488,8 @@ def test_a_lock_that_is_never_given_back_is_an_error(
 ) -> None:
     monkeypatch.setattr(writing, "_LOCK_WAIT", 0.1)
     with (
-        locked(tmp_path, shared=True),
-        locked(tmp_path, shared=True),
+        locked(tmp_path),
+        locked(tmp_path, shared=True),  # goes on
         pytest.raises(BpfsealError, match="keeps it locked"),
         locked(tmp_path),
     ):

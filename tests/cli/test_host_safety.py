@@ -134,6 +134,26 @@ def test_a_slip_in_the_command_line_costs_neither_key_nor_object(cli: Cli, keys:
     assert (Path("key.pem").read_bytes(), Path("tool.bpf.o").read_bytes()) == before
 
 
+@pytest.mark.parametrize("path", [300 * "x", f"{300 * 'x'}/", f"a/{300 * 'x'}/b", "a\0b", "a\0b/c"])
+@pytest.mark.parametrize("verb", ["sign", "keygen", "prepare", "skeleton", "export"])
+def test_a_path_that_cannot_be_is_named_in_the_message(
+    cli: Cli, keys: Keys, verb: str, path: str
+) -> None:
+    options: dict[str, tuple[str | Path, ...]] = {
+        "sign": (OBJECT, *keys.signing, "-o", path),
+        "keygen": ("--type", "p256", "--out", path),
+        "prepare": (OBJECT, "--scheme", "kfunc", "-o", path),
+        "skeleton": ("c", OBJECT, "--scheme", "unsigned", "-o", path),
+        "export": (OBJECT, "--scheme", "kfunc", "--insns", path),
+    }
+    done = cli(verb, *options[verb])
+    assert done.status == 4
+    assert re.search("x{200}|a.*b", done.err)
+    assert len(done.err.splitlines()) == 1
+    assert "stdout" not in done.err
+    assert [path for path in Path().rglob("*") if path.is_file()] == []
+
+
 # Signals
 
 

@@ -17,7 +17,7 @@ from bpfseal.bundle.archive import read_tar, write_tar
 from bpfseal.bundle.files import read_file
 from bpfseal.bundle.layout import decode, encode, is_layout_path
 from bpfseal.bundle.model import Bundle
-from bpfseal.bundle.writing import write_directory, write_files
+from bpfseal.bundle.writing import is_folder, write_directory, write_files
 from bpfseal.errors import InputError, UsageError
 
 
@@ -92,7 +92,7 @@ def write_layout(files: Mapping[str, bytes], path: Path | str) -> None:
         CapabilityError: it cannot be written.
     """
     target = Path(path)
-    if target.is_dir() or os.fspath(path).endswith("/"):
+    if is_folder(target) or os.fspath(path).endswith("/"):
         write_directory(files, target, owned=_files_of_bundle)
     else:
         write_files({target: write_tar(files)})

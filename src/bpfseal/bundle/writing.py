@@ -154,15 +154,23 @@ def made_folders(*folders: Path) -> Iterator[None]:
                     path.rmdir()
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a directory; one that cannot be looked at is none, until it is written."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _make_folder(path: Path, made: list[Path]) -> None:
-    if path.is_dir():
+    if is_folder(path):
         return
     made.append(path)  # before: no signal comes in between
     try:
         path.mkdir()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         made.pop()
-        if not path.is_dir():  # else another process was faster
+        if not is_folder(path):  # else another process was faster
             message = f"cannot be made: {reason(error)}"
             raise CapabilityError(message, where=str(path)) from None
 
@@ -172,10 +180,11 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Be the only one who writes files of a directory that belong together, or read them meanwhile.
 
     The lock is one of flock(2) on the directory, so that nothing is left behind. It is advisory. A
-    file system without such locks, or a directory that may not be read, goes without.
+    file system without such locks, or a directory that may not be read, goes without, and so do
+    readers after a while: whoever can open a directory can lock it.
 
     Raises:
-        CapabilityError: another process keeps the lock.
+        CapabilityError: another process keeps the lock, and it is not for reading.
     """
     descriptor = -1
     with contextlib.suppress(OSError):
@@ -196,6 +205,8 @@ def _lock(descriptor: int, kind: int, folder: Path) -> None:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > end:
+                if kind == fcntl.LOCK_SH:
+                    return
                 raise CapabilityError(
                     "another process keeps it locked", where=str(folder)
                 ) from None

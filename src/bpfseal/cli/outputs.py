@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bpfseal.bundle.media import LAYOUT_FILE
-from bpfseal.bundle.writing import made_folders
+from bpfseal.bundle.writing import is_folder, made_folders
 from bpfseal.cli.inputs import STDIO, shown
 from bpfseal.cli.options import Options
 from bpfseal.errors import UsageError
@@ -45,13 +45,13 @@ def destinations(inputs: Sequence[str], output: str | None, *, unpacked: bool) -
         UsageError: two inputs would be written to the same path.
     """
     folder = Path(output or ".")
-    is_folder = (
+    holds_several = (
         output is None
         or len(inputs) > 1
         or output.endswith("/")
-        or (folder.is_dir() and not _is_bundle(folder))
+        or (is_folder(folder) and not _is_bundle(folder))
     )
-    if not is_folder:
+    if not holds_several:
         return [f"{output}/" if unpacked and output != STDIO else str(output)]
     if output == STDIO:
         raise UsageError("several bundles do not fit into stdout", hint="-o DIR")
@@ -96,7 +96,7 @@ def write_layout_output(files: Mapping[str, bytes], path: str) -> None:
 
 def _is_bundle(path: Path) -> bool:
     """Whether the path is a bundle in the form of a directory."""
-    return (path / LAYOUT_FILE).is_file()
+    return is_folder(path) and (path / LAYOUT_FILE).is_file()
 
 
 def stem(name: str) -> str:

@@ -73,5 +73,5 @@ def _check_free(paths: Sequence[Path], *, force: bool) -> None:
             continue
         if not force:
             raise UsageError("is there already", where=str(path), hint="--force replaces it")
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - never raise
             raise UsageError("is no file", where=str(path))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bpfseal.bundle.writing import made_folders, write_files
+from bpfseal.bundle.writing import is_folder, made_folders, write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, STDIO, naming, read_input, shown, variants
 from bpfseal.cli.options import Options
@@ -80,7 +80,12 @@ def _to_stdout(found: list[Preparation], console: Console) -> int:
 def _paths(source: str, output: str | None, found: list[Preparation]) -> list[Path]:
     """Return the path of each payload; digest and description stand beside it."""
     folder = Path(output or ".")
-    if output is not None and len(found) == 1 and not output.endswith("/") and not folder.is_dir():
+    if (
+        output is not None
+        and len(found) == 1
+        and not output.endswith("/")
+        and not is_folder(folder)
+    ):
         return [folder]
     return [folder / f"{stem(source)}.{each.loader.scheme_name}{SUFFIX}" for each in found]
 
