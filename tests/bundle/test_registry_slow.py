@@ -7,9 +7,11 @@ as long as somebody listens.
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -235,6 +237,16 @@ def test_an_upload_that_nobody_reads_is_not_waited_for() -> None:
         check_over(lambda: push(files, at(server), Access(plain_http=True, timeout=TIMEOUT)))
 
 
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Python forgets to close a socket that is cut off just before it begins its handshake."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "unclosed <ssl.SSLSocket", ResourceWarning)
+        yield
+        gc.collect()
+
+
+@pytest.mark.usefixtures("collected")
 def test_a_handshake_that_is_drawn_out_is_not_waited_for() -> None:
     def answer(_: bytes) -> Iterator[bytes]:
         yield b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"  # a record with a ServerHello of 16 kB
@@ -244,6 +256,7 @@ def test_a_handshake_that_is_drawn_out_is_not_waited_for() -> None:
         check_over(lambda: pull(at(server), Access(timeout=TIMEOUT)))
 
 
+@pytest.mark.usefixtures("collected")
 def test_a_handshake_that_is_not_answered_is_not_waited_for() -> None:
     with serving(nothing) as server:
         check_over(lambda: pull(at(server), Access(timeout=TIMEOUT)))

@@ -55,9 +55,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     scheme_names(args.scheme, args.inline_revision)  # before any work: do they go together?
     outputs = destinations(args.inputs, args.output, unpacked=args.unpacked)
     with open_credentials(args) as credentials:
+        certificate = credentials.signer().certificate
         for warning in credentials.warnings:
             console.note(f"warning: {warning}")
-        certificate = credentials.signer().certificate
         for problem in certificate.problems():
             console.note(f"warning: {certificate.subject}: {problem}")
         console.detail(f"signing as {certificate.subject}, {certificate.key_type}, {args.hash}")
