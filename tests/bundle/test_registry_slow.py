@@ -262,6 +262,7 @@ def test_a_handshake_that_is_not_answered_is_not_waited_for() -> None:
         check_over(lambda: pull(at(server), Access(timeout=TIMEOUT)))
 
 
+@pytest.mark.usefixtures("collected")
 def test_a_proxy_that_draws_its_answer_out_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -101,6 +101,10 @@ class Deadline:
             def _new_conn(self) -> socket.socket:
                 return deadline._connect(self)
 
+            def _tunnel(self) -> None:
+                super()._tunnel()
+                deadline.left()  # an answer that was cut off counts as whole there
+
         class PlainPool(HTTPConnectionPool):
             ConnectionCls = Plain
 
