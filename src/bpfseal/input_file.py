@@ -1,5 +1,7 @@
 """Files as they are read everywhere in bpfseal: of a known kind, and never without an end.
 
+`bpfseal.bundle.writing` writes them.
+
 A name that a person gives may be a pipe, as ``<(...)`` of a shell is, or a terminal. What a program
 finds by itself, such as the files of a directory, is a regular file or nothing: a pipe that nobody
 writes to would hold it up for ever.
@@ -59,8 +61,7 @@ def read_file(
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise InputError(f"cannot be read: {reason}", where=str(path)) from None
+        raise InputError(f"cannot be read: {reason(error)}", where=str(path)) from None
     if len(data) > limit:
         raise InputError(f"larger than {limit} bytes", where=str(path))
     return data
@@ -130,3 +131,8 @@ def _read_stream(descriptor: int, size: int, where: str) -> bytes:
         if not poll.poll(None if wait is None else wait * 1000):
             raise InputError(f"a pipe from which nothing came in {wait:.0f} s", where=where)
     return bytes(data)
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Return why a file cannot be read or written, in the system's words."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

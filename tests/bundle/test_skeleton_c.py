@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.insn import alu64_imm, exit_insn, jmp_imm, mov64_imm
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.sign import sign_loader
 from bpfseal.bundle.skeleton_c import c_skeleton
@@ -169,6 +171,38 @@ def test_an_unsigned_skeleton_loads_runs_and_closes_everything(tmp_path: Path) -
     assert lines == ["7", "0 42 42", "42 0", "3", "0"]
 
 
+@pytest.mark.parametrize("period", [100_000, 2_000])
+def test_a_skeleton_loads_whatever_a_timer_does(tmp_path: Path, period: int) -> None:
+    """A verifier with a pending signal gives up with EAGAIN (kernel/bpf/verifier.c do_check)."""
+    writer = ObjectWriter()
+    rounds = [mov64_imm(0, 0), alu64_imm(op.ADD, 0, 1), jmp_imm(op.JLT, 0, 30_000, -2), exit_insn()]
+    writer.add_program("socket", "main", rounds)
+    code = INCLUDE + (
+        "#include <sys/time.h>\n"
+        "static volatile int calls;\n"
+        "static void handler(int number) { calls += number; }\n"
+        "int main(void) {\n"
+        "struct sigaction action; memset(&action, 0, sizeof(action));\n"
+        "action.sa_handler = handler; sigaction(SIGALRM, &action, NULL);\n"
+        f"struct itimerval timer = {{ {{ 0, {period} }}, {{ 0, {period} }} }};\n"
+        "setitimer(ITIMER_REAL, &timer, NULL);\n"
+        "for (int i = 0; i < 10; i++) {\n"
+        "struct sample_bpf *skel = sample_bpf__open();\n"
+        'printf("%d\\n", sample_bpf__load(skel));\n'
+        "sample_bpf__destroy(skel);\n"
+        "}\n"
+        'printf("%d\\n", calls > 0);\n'
+        "sigset_t mask; sigprocmask(SIG_BLOCK, NULL, &mask);\n"
+        'printf("%d\\n", sigismember(&mask, SIGTERM));\n'
+        "return 0; }\n"
+    )
+    header = c_skeleton(bundle_of(writer.read(), "unsigned"))
+    lines = output_of(compiled(tmp_path, header, code))
+    if lines[0] == str(-errno.EPERM):
+        pytest.skip("this process may not load BPF programs")
+    assert lines == ["0"] * 10 + ["1", "0"]
+
+
 @pytest.mark.parametrize("scheme", SIGNED_SCHEMES)
 def test_a_signed_skeleton_hands_back_the_kernels_refusal(tmp_path: Path, scheme: str) -> None:
     """The key is in no keyring; kernels without signature verification say EOPNOTSUPP."""
@@ -296,6 +330,8 @@ def choosing(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # interrupted by a signal
         ([errno.EAGAIN, errno.EAGAIN, 0], 0, "LLL", 0),
         ([errno.EAGAIN] * 5, 0, "LLLLL", errno.EAGAIN),
+        ([errno.EINTR, 0], 0, "LL", 0),
+        ([0], errno.EAGAIN, "L", errno.EAGAIN),
     ],
 )
 def test_the_next_variant_is_tried_when_the_format_or_key_is_refused(

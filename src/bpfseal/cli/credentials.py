@@ -6,15 +6,18 @@ import argparse
 import contextlib
 import functools
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from bpfseal.bundle.writing import locked
 from bpfseal.cli.console import printable
 from bpfseal.cli.inputs import (
     KEY_LIMIT,
+    STDIO,
     naming,
     read_argument,
     read_secret,
@@ -41,6 +44,10 @@ class Credentials(Protocol):
     def portable(self) -> bool:
         """Worker processes can have it too."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is careless about how the key is kept."""
+
     def signer(self) -> Signer:
         """Return the signer; the same one each time.
 
@@ -57,6 +64,7 @@ class FileCredentials:
     private_key: bytes = field(repr=False)
     certificate: bytes = field(repr=False)
     passphrase: bytes | None = field(repr=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def portable(self) -> bool:
@@ -77,6 +85,7 @@ class TokenCredentials:
     """A signer whose key is on a token: the session belongs to this process."""
 
     open_signer: Signer
+    warnings: tuple[str, ...] = ()
 
     @property
     def portable(self) -> bool:
@@ -156,16 +165,39 @@ def _file_credentials(args: argparse.Namespace) -> FileCredentials:
 
     if args.certificate is None:
         raise UsageError("--certificate is needed with a private key in a file")
-    private_key = read_argument(args.private_key, limit=KEY_LIMIT)
+    with _settled(args.private_key):
+        private_key = read_argument(args.private_key, limit=KEY_LIMIT)
+        certificate = read_argument(args.certificate, limit=KEY_LIMIT)
     passphrase = read_passphrase(args)
     if passphrase is None and is_encrypted(private_key):
         passphrase = _prompt(f"Passphrase for {args.private_key}: ")
     return FileCredentials(
         where=f"{args.private_key}, {args.certificate}",
         private_key=private_key,
-        certificate=read_argument(args.certificate, limit=KEY_LIMIT),
+        certificate=certificate,
         passphrase=passphrase,
+        warnings=_exposure(args.private_key),
     )
+
+
+def _settled(path: str) -> contextlib.AbstractContextManager[None]:
+    """Read a key and its certificate while no ``keygen --force`` replaces them."""
+    return contextlib.nullcontext() if path == STDIO else locked(Path(path).parent, shared=True)
+
+
+def _exposure(path: str) -> tuple[str, ...]:
+    """Say who but its owner can read or change a private key."""
+    if path == STDIO:
+        return ()
+    try:
+        status = Path(path).stat()
+    except OSError:  # gone already: a file of somebody who is careful
+        return ()
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o077:
+        return ()
+    who = "everybody" if status.st_mode & 0o007 else "its group"
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    return (f"{path}: {who} has access to this private key, mode {mode} (chmod 600)",)
 
 
 def _pin(args: argparse.Namespace, uri: Pkcs11Uri, token: str) -> str | None:

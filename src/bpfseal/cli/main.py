@@ -23,12 +23,16 @@ from bpfseal.cli.options import (
 )
 from bpfseal.cli.verbs import VERBS, Verb, verb_module
 from bpfseal.errors import BpfsealError, CapabilityError
+from bpfseal.signals import Ended, ending_raises
 
 EXIT_BUG: Final = 70
 """An error that is bpfseal's own fault (EX_SOFTWARE of sysexits.h)."""
 
 EXIT_INTERRUPTED: Final = 130
 """Stopped by SIGINT, as a shell reports it."""
+
+EXIT_SIGNAL: Final = 128
+"""What a shell adds to the number of the signal that ended a process: SIGTERM 143, SIGHUP 129."""
 
 EXIT_BROKEN_PIPE: Final = 141
 """The reader of stdout went away, as a shell reports SIGPIPE."""
@@ -77,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(json="--json" in arguments)
     debug = "--debug" in arguments
     try:
-        status = _run(arguments, console)
-        sys.stdout.flush()
+        with ending_raises():
+            status = _run(arguments, console)
+            sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
         return EXIT_BROKEN_PIPE
@@ -86,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_stdout()
         console.note(f"stdout: cannot be written: {error.strerror or error}")
         return CapabilityError.exit_status
+    except Ended as ended:
+        console.note(f"ended by {ended}")
+        return EXIT_SIGNAL + ended.number
     except KeyboardInterrupt:
         console.note("interrupted")
         return EXIT_INTERRUPTED

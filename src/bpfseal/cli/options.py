@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from bpfseal.bundle.files import read_file
 from bpfseal.errors import InputError, UsageError
+from bpfseal.input_file import read_file
 
 CONFIG_FILE: Final = "bpfseal.toml"
 _CONFIG_LIMIT: Final = 1 << 20

@@ -27,7 +27,7 @@ def add_registry_options(options: Options) -> None:
         type=_seconds,
         metavar="SECONDS",
         default=int(DEFAULT_TIMEOUT),
-        help="how long the registry may keep silent",
+        help="how long the whole exchange may take",
     )
 
 

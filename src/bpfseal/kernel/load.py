@@ -26,6 +26,7 @@ from bpfseal.errors import KernelError, UsageError
 from bpfseal.kernel.hints import advise
 from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
 from bpfseal.loader.model import LOADER_LICENSE, LOADER_MAP_NAME, LOADER_PROG_NAME, Loader
+from bpfseal.signals import undisturbed
 
 REFUSED_STEPS: Final = ("map_hash", "btf_load", "prog_load")
 """The steps in which a kernel does not take a loader; nothing of it has run yet."""
@@ -170,7 +171,11 @@ def _run(
         ctx[behind_fd : behind_fd + 4] = size.to_bytes(4, loader.byteorder)
         if entry.ident in host_values.contents:
             pointers[behind_fd + 4] = host_values.contents[entry.ident]
-    retval, after, rule = _step("prog_run", lambda: kernel.prog_run(prog_fd, bytes(ctx), pointers))
+    # A signal disturbs the verifier at what the loader loads, too. The loader has closed all again.
+    retval, after, rule = undisturbed(
+        lambda: _step("prog_run", lambda: kernel.prog_run(prog_fd, bytes(ctx), pointers)),
+        lambda result: result.retval == -errno.EAGAIN,
+    )
     if retval < 0:
         raise KernelError(-retval, rule, step="prog_run", rule=rule)
     if len(after) < loader.ctx_size:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bpfseal.bundle.files import write_files
+from bpfseal.bundle.writing import write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, SCHEME_CHOICES, STDIO, read_input, single_variant
 from bpfseal.cli.options import Options

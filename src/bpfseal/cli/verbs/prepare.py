@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bpfseal.bundle.files import write_files
+from bpfseal.bundle.writing import is_folder, made_folders, write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, STDIO, naming, read_input, shown, variants
 from bpfseal.cli.options import Options
-from bpfseal.cli.outputs import make_folder, stem
+from bpfseal.cli.outputs import stem
 from bpfseal.cli.target import add_target_options, read_target
 from bpfseal.cli.verbs.sign import HASHES
 from bpfseal.errors import UsageError
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     files: dict[Path, bytes] = {}
     for preparation, path in zip(found, paths, strict=True):
         files |= _files(preparation, path)
-    make_folder(paths[0].parent)
-    write_files(files)
+    with made_folders(paths[0].parent):
+        write_files(files)
     for preparation, path in zip(found, paths, strict=True):
         console.result(
             **_description(preparation, path.name),
@@ -80,7 +80,12 @@ def _to_stdout(found: list[Preparation], console: Console) -> int:
 def _paths(source: str, output: str | None, found: list[Preparation]) -> list[Path]:
     """Return the path of each payload; digest and description stand beside it."""
     folder = Path(output or ".")
-    if output is not None and len(found) == 1 and not output.endswith("/") and not folder.is_dir():
+    if (
+        output is not None
+        and len(found) == 1
+        and not output.endswith("/")
+        and not is_folder(folder)
+    ):
         return [folder]
     return [folder / f"{stem(source)}.{each.loader.scheme_name}{SUFFIX}" for each in found]
 

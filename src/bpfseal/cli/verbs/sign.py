@@ -56,6 +56,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     outputs = destinations(args.inputs, args.output, unpacked=args.unpacked)
     with open_credentials(args) as credentials:
         certificate = credentials.signer().certificate
+        for warning in credentials.warnings:
+            console.note(f"warning: {warning}")
         for problem in certificate.problems():
             console.note(f"warning: {certificate.subject}: {problem}")
         console.detail(f"signing as {certificate.subject}, {certificate.key_type}, {args.hash}")

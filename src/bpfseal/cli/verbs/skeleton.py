@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from bpfseal.bundle.files import write_files
+from bpfseal.bundle.writing import write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import (
     ALL,
