@@ -254,5 +254,5 @@ def _signature(message: bytes) -> Signature:
     try:
         pkcs7_parser.parse(message, PERMISSIVE)
     except RefusedError as refused:
-        raise InputError(f"opts_sig is no signature that kernels take: {refused}") from refused
+        raise InputError(f"opts_sig is no CMS message that kernels take: {refused}") from refused
     return Signature(cms=message, certificate=b"")

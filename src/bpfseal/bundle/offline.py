@@ -131,11 +131,7 @@ def attach(
     require_signing_key(certificate)
     if form == "cms" or (form == "auto" and _is_message(signature)):
         message = _der(signature)
-        try:
-            trailing = len(message) - pkcs7_parser.parse(message, ANY_KERNEL).size
-        except RefusedError as refused:
-            raise InputError(f"not a CMS message that kernels take: {refused.message}") from refused
-        if trailing:
+        if trailing := len(message) - _size(message):
             raise InputError(f"{trailing} bytes after the CMS message")
     else:
         value = _value(signature, certificate)
@@ -173,6 +169,15 @@ def _der(message: bytes) -> bytes:
         return base64.b64decode(b"".join((found[2] if found else b"-").split()), validate=True)
     except binascii.Error as error:
         raise InputError("not a CMS message in PEM", hint="openssl cms -outform DER") from error
+
+
+def _size(message: bytes) -> int:
+    try:
+        return pkcs7_parser.parse(message, ANY_KERNEL).size
+    except RefusedError as refused:
+        if refused.errno == errno.EBADMSG:
+            raise InputError(f"not a CMS message that kernels take: {refused}") from refused
+        raise
 
 
 def _value(signature: bytes, certificate: Certificate) -> bytes:

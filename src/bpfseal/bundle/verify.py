@@ -160,7 +160,7 @@ class _Judge:
     ) -> VerifiedSignature:
         """Verify a signature over what the scheme says, as the first kernel that takes it does."""
         if self._claimed is None:
-            raise VerificationError("a signature of this scheme covers nothing")
+            raise VerificationError("of this scheme a signature covers nothing")
         refused: VerificationError | None = None
         for crypto in cryptos:
             try:

@@ -124,9 +124,15 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``CHOICE``."""
+    """``CHOICE``.
+
+    Attributes:
+        alternatives: what may be there.
+        is_wider: the standard has the first alternative only.
+    """
 
     alternatives: tuple[Element, ...]
+    is_wider: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,7 @@ class Optional:
 Element: TypeAlias = Primitive | Anything | Container | Choice | Noted | Implicit | Optional
 
 
-def walk(grammar: Element, data: bytes, actions: object) -> None:
+def walk(grammar: Element, data: bytes, actions: object) -> bool:
     """Read a message and call actions on the way.
 
     Args:
@@ -163,6 +169,9 @@ def walk(grammar: Element, data: bytes, actions: object) -> None:
         data: the message; what stands behind it is not looked at.
         actions: an object whose methods bear the names that the grammar's actions have; each takes
             an `Item`.
+
+    Returns:
+        Whether every tag was as the standard has it.
 
     Raises:
         RefusedError: ``EBADMSG`` for another structure, ``EMSGSIZE`` for more than `MAX_SIZE`
@@ -172,6 +181,7 @@ def walk(grammar: Element, data: bytes, actions: object) -> None:
         raise RefusedError(errno.EMSGSIZE, f"{len(data)} bytes, more than {MAX_SIZE}")
     walker = _Walker(data, actions)
     walker.element(grammar)
+    return walker.is_standard
 
 
 def end_of(data: bytes, at: int = 0) -> int:
@@ -198,6 +208,7 @@ class _Walker:
         self._matched = False  # FLAG_MATCHED
         self._last_matched = False  # FLAG_LAST_MATCHED
         self._is_indefinite = False
+        self.is_standard = True
 
     def element(
         self,
@@ -227,7 +238,10 @@ class _Walker:
                 self._act(element.action)
         elif isinstance(element, Choice):
             for position, each in enumerate(element.alternatives):
+                before = self.at
                 self.element(each, optional=True, alternative=position > 0)
+                if position and element.is_wider and self.at != before:
+                    self.is_standard = False
             if not optional and not self._matched:  # ASN1_OP_COND_FAIL
                 raise self._error("unexpected tag")
         elif isinstance(element, Implicit):
@@ -254,6 +268,7 @@ class _Walker:
                 return False
             raise self._error("unexpected tag")
         self._matched = True
+        self.is_standard &= wanted in (None, tag)
         self._header, size = 2, data[self.at + 1]
         self.at += 2
         if size == _INDEFINITE:

@@ -14,6 +14,12 @@ from bpfseal.signing import oids
 NULL: Final = b"\x05\0"
 
 _LONG: Final = 0x80
+_CONSTRUCTED: Final = 0x20
+_LONG_TAG: Final = 0x1F
+_INTEGER, _NULL_TAG, _OID = 0x02, 0x05, 0x06
+_SIGN: Final = 0x80
+_CONSTRUCTED_TYPES: Final = frozenset({0x08, 0x0B, 0x10, 0x11})
+"""EXTERNAL, EMBEDDED PDV, SEQUENCE and SET."""
 
 
 def element(tag: int, *contents: bytes) -> bytes:
@@ -59,3 +65,60 @@ def octets(value: bytes) -> bytes:
 def oid(dotted: str) -> bytes:
     """Return an OBJECT IDENTIFIER."""
     return element(0x06, oids.encode(dotted))
+
+
+def is_canonical(data: bytes) -> bool:
+    """Tell whether bytes are one element in DER, as far as that shows without knowing its type.
+
+    Lengths are definite and the shortest (X.690, section 10.1), universal types are constructed or
+    primitive as they must be (section 10.2), tags have one byte, integers and object identifiers
+    are the shortest (sections 8.3.2 and 8.19.2).
+    """
+    pending = [(0, len(data))]
+    is_first = True
+    while pending:
+        at, end = pending.pop()
+        while at < end:
+            header = _header(data, at, end)
+            if header is None:
+                return False
+            start, size = header
+            if not _is_canonical_element(data[at], data, start, size):
+                return False
+            if data[at] & _CONSTRUCTED:
+                pending.append((start, start + size))
+            at = start + size
+            if is_first and at != end:
+                return False
+            is_first = False
+    return not is_first
+
+
+def _header(data: bytes, at: int, end: int) -> tuple[int, int] | None:
+    """Return where the contents of an element begin and their size, or None for another form."""
+    if end - at < 2 or data[at] & _LONG_TAG == _LONG_TAG:
+        return None
+    size, start = data[at + 1], at + 2
+    if size >= _LONG:
+        count = size - _LONG
+        size = int.from_bytes(data[start : start + count], "big")
+        start += count
+        if not count or size < max(_LONG, 1 << 8 * (count - 1)):
+            return None
+    return (start, size) if start + size <= end else None
+
+
+def _is_canonical_element(tag: int, data: bytes, start: int, size: int) -> bool:
+    if tag >> 6 == 0:
+        must_be_constructed = tag & _LONG_TAG in _CONSTRUCTED_TYPES
+        if must_be_constructed != bool(tag & _CONSTRUCTED):
+            return False
+    if tag == _INTEGER:
+        first = int.from_bytes(data[start : start + min(size, 2)], "big")
+        is_padded = size > 1 and (first < _SIGN or first >= 0x10000 - _SIGN)
+        return size > 0 and not is_padded
+    if tag == _OID:
+        contents = data[start : start + size]
+        starts = [0, *(at + 1 for at, byte in enumerate(contents[:-1]) if not byte & _LONG)]
+        return size > 0 and not contents[-1] & _LONG and all(contents[at] != _LONG for at in starts)
+    return tag != _NULL_TAG or size == 0

@@ -56,8 +56,10 @@ def _name(*, shared: bool = False) -> Container:
     return _sequence_of(_set_of(attribute), shared=shared)
 
 
-_ALGORITHM = _sequence(Primitive(OID, "note_oid"), Optional(Anything()), shared=True)
-_SIGNATURE_ALGORITHM = _sequence(Primitive(OID, "note_oid"), Optional(Anything()))
+# The kernel takes no note of parameters here.
+_PARAMETERS = Optional(Anything("parameters"))
+_ALGORITHM = _sequence(Primitive(OID, "note_oid"), _PARAMETERS, shared=True)
+_SIGNATURE_ALGORITHM = _sequence(Primitive(OID, "note_oid"), _PARAMETERS)
 _CERTIFICATE = Anything("certificate")
 _CERTIFICATE_LIST = _sequence_of(_CERTIFICATE, shared=True)
 _SIGNED_ATTRIBUTE = _sequence(
@@ -79,7 +81,8 @@ _SIGNER_INFO = _sequence(
             (
                 _constructed(0, Noted(_set_of(_SIGNED_ATTRIBUTE), "signed_attributes")),
                 _explicit(2, _sequence_of(_SIGNED_ATTRIBUTE)),
-            )
+            ),
+            is_wider=True,
         )
     ),
     Noted(_SIGNATURE_ALGORITHM, "signature_algorithm"),
@@ -89,7 +92,8 @@ _SIGNER_INFO = _sequence(
             (
                 _constructed(1, _set_of(_UNSIGNED_ATTRIBUTE)),
                 _constructed(3, _sequence_of(_UNSIGNED_ATTRIBUTE)),
-            )
+            ),
+            is_wider=True,
         )
     ),
     shared=True,
@@ -98,7 +102,7 @@ _SIGNER_INFO = _sequence(
 
 _SIGNED_DATA = _sequence(
     Primitive(INTEGER, "version"),
-    Choice((_set_of(_ALGORITHM), _sequence_of(_ALGORITHM))),
+    Choice((_set_of(_ALGORITHM), _sequence_of(_ALGORITHM)), is_wider=True),
     Noted(
         _sequence(
             Primitive(OID, "note_oid"),
@@ -112,7 +116,8 @@ _SIGNED_DATA = _sequence(
                 # A CHOICE of ANY and PKCS #6's certificates: ANY always wins, but may be missing.
                 _constructed(0, _set_of(Choice((_CERTIFICATE,)))),
                 _constructed(2, _sequence_of(_CERTIFICATE)),
-            )
+            ),
+            is_wider=True,
         )
     ),
     Optional(
@@ -120,10 +125,11 @@ _SIGNED_DATA = _sequence(
             (
                 _constructed(1, _set_of(_CERTIFICATE_LIST)),
                 _constructed(3, _sequence_of(_CERTIFICATE_LIST)),
-            )
+            ),
+            is_wider=True,
         )
     ),
-    Choice((_set_of(_SIGNER_INFO), _sequence_of(_SIGNER_INFO))),
+    Choice((_set_of(_SIGNER_INFO), _sequence_of(_SIGNER_INFO)), is_wider=True),
 )
 
 PKCS7 = _sequence(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bpfseal.release import KernelCrypto
-from bpfseal.signing import ber, grammar, mldsa, oids, x509
+from bpfseal.signing import ber, der, grammar, mldsa, oids, x509
 from bpfseal.signing.ber import RefusedError
 from bpfseal.signing.x509 import ParsedCertificate
 
@@ -81,6 +81,8 @@ class ParsedMessage:
         has_content: the content is embedded.
         certificates: the embedded certificates.
         signer_infos: the signatures; at least one.
+        has_standard_tags: no tag is another one than RFC 5652 has, though kernels take it.
+        has_parameters: some algorithm has parameters other than NULL, which kernels overlook.
         size: bytes of the message; what stands behind them does not matter.
     """
 
@@ -90,6 +92,8 @@ class ParsedMessage:
     has_content: bool
     certificates: tuple[ParsedCertificate, ...]
     signer_infos: tuple[SignerInfo, ...]
+    has_standard_tags: bool
+    has_parameters: bool
     size: int
 
 
@@ -104,8 +108,8 @@ def parse(cms: bytes, crypto: KernelCrypto) -> ParsedMessage:
         RefusedError: the kernel refuses it.
     """
     reader = _Reader(crypto)
-    ber.walk(grammar.PKCS7, cms, reader)
-    return reader.message(ber.end_of(cms))
+    has_standard_tags = ber.walk(grammar.PKCS7, cms, reader)
+    return reader.message(ber.end_of(cms), has_standard_tags=has_standard_tags)
 
 
 class _Reader:
@@ -117,7 +121,7 @@ class _Reader:
         self._version = 0
         self._digests: list[str] = []
         self._content_type = ""
-        self._has_content = False
+        self._has_content = self._has_parameters = False
         self._certificates: list[ParsedCertificate] = []
         self._infos: list[SignerInfo] = []
         # The names that were read last stay from one SignerInfo to the next.
@@ -133,7 +137,7 @@ class _Reader:
         self._signing_time: int | None = None
         self._seen: set[str] = set()
 
-    def message(self, size: int) -> ParsedMessage:
+    def message(self, size: int, *, has_standard_tags: bool) -> ParsedMessage:
         """Return what was read (``pkcs7_check_authattrs``)."""
         if not self._infos:
             raise RefusedError(errno.EINVAL, "the message holds no signature")
@@ -148,6 +152,8 @@ class _Reader:
             has_content=self._has_content,
             certificates=tuple(self._certificates),
             signer_infos=tuple(self._infos),
+            has_standard_tags=has_standard_tags,
+            has_parameters=self._has_parameters,
             size=size,
         )
 
@@ -234,6 +240,10 @@ class _Reader:
                 hint="sign with RSA PKCS#1 v1.5 or ECDSA",
             )
         self._algorithm, self._algorithm_name = algorithm, self._oid
+
+    def parameters(self, item: ber.Item) -> None:
+        if item.encoded != der.NULL:
+            self._has_parameters = True
 
     def signed_attribute(self, item: ber.Item) -> None:
         """``pkcs7_sig_note_authenticated_attr``."""

@@ -20,7 +20,7 @@ from typing import Literal
 
 from bpfseal.errors import VerificationError, errno_name
 from bpfseal.release import MAX_SIGNATURE_SIZE, NEWEST, RELEASES, KernelCrypto, names_of
-from bpfseal.signing import mldsa, pkcs7, pkcs7_parser
+from bpfseal.signing import der, mldsa, pkcs7, pkcs7_parser
 from bpfseal.signing.ber import RefusedError
 from bpfseal.signing.certificate import Certificate
 from bpfseal.signing.pkcs7 import Payload, Trusted
@@ -28,6 +28,7 @@ from bpfseal.signing.pkcs7_parser import ParsedMessage
 from bpfseal.signing.x509 import ParsedCertificate
 
 _WEAK_DIGESTS = ("sha1", "sha224")
+_CHANGED = "kernels do not look at it, but the message was changed"
 
 FoundBy = Literal["key id", "issuer and serial number"]
 """How a signature names its signer's certificate."""
@@ -67,8 +68,9 @@ def verify_signature(
 ) -> VerifiedSignature:
     """Verify that a trusted key signed `payload`, as a kernel would.
 
-    A message that says one thing about its digest in one place and another elsewhere is refused
-    too, although kernels do not look: no signer writes it, so somebody has changed it.
+    A message that is not in DER, or says one thing about its digest in one place and another
+    elsewhere, is refused too, although kernels do not look: no signer writes it, so somebody has
+    changed it.
 
     Args:
         cms: the CMS message.
@@ -81,7 +83,7 @@ def verify_signature(
 
     Raises:
         RefusedError: a kernel would refuse it; a `VerificationError` that names the errno.
-        VerificationError: the message contradicts itself.
+        VerificationError: the message is not in DER or contradicts itself.
         CapabilityError: a signature with ML-DSA, which this installation does not have.
     """
     check_size(cms)
@@ -96,7 +98,7 @@ def verify_signature(
             refused.hint = refused.hint or _where_digests_are(message, crypto)
         raise
     if not as_kernel:
-        _refuse_contradictions(message)
+        _refuse_odd_forms(cms, message)
     signer = _certificate(found.signer, trusted)
     return VerifiedSignature(
         certificate=signer,
@@ -161,17 +163,27 @@ def _notes(message: ParsedMessage, trusted: Trusted, trailing: int) -> Iterator[
         yield f"digest {info.digest}; sign with sha256 or better"
 
 
-def _refuse_contradictions(message: ParsedMessage) -> None:
-    """Refuse what RFC 5652 section 5.1 and RFC 5754 section 3.3 let a verifier refuse."""
+def _refuse_odd_forms(cms: bytes, message: ParsedMessage) -> None:
+    """Refuse what kernels overlook and no signer writes.
+
+    RFC 5652, section 5.1, and RFC 5754, sections 2 and 3.3, let a verifier refuse it.
+    """
+    if not message.has_standard_tags or not der.is_canonical(cms[: message.size]):
+        raise VerificationError("the CMS message is not in DER", hint=_CHANGED)
+    if message.has_parameters:
+        raise VerificationError("an algorithm in the message has unknown parameters", hint=_CHANGED)
     for info in message.signer_infos:
+        is_value = info.algorithm == "ecdsa"
+        if is_value and not (info.value[:1] == b"\x30" and der.is_canonical(info.value)):
+            raise VerificationError("an ECDSA signature is not in DER", hint=_CHANGED)
         if info.digest not in message.digests:
             announced = ", ".join(name or "unknown" for name in message.digests)
             raise VerificationError(
                 f"the message announces the digests {announced} and uses {info.digest}",
-                hint="kernels do not look at it, but the message was changed",
+                hint=_CHANGED,
             )
         if info.algorithm == "ecdsa" and info.algorithm_name != f"ecdsa-with-{info.digest}":
             raise VerificationError(
                 f"the signature algorithm is not ECDSA with {info.digest}, the digest in use",
-                hint="kernels do not look at it, but the message was changed",
+                hint=_CHANGED,
             )
