@@ -235,7 +235,7 @@ class Generator:
         made = message(
             *infos,
             version=1 if is_by_name else 3,
-            digests=chance.choice((("sha256",), ("sha256",), ("sha256", "sha384"), ("sha512",))),
+            digests=chance.choice((*(tuple(oids.DIGESTS),) * 4, ("sha256",), ("sha256", "sha384"))),
             certificates=self._certificates(),
         )
         if chance.random() < 0.3:
@@ -256,7 +256,8 @@ class Generator:
     def _info(self, *, is_by_name: bool, has_attributes: bool) -> bytes:
         chance = self._chance
         by = chance.choice((*self.trusted, *self.trusted, *self.others))
-        data = self.payloads[chance.choice(list(self.payloads))]
+        names = list(self.payloads)
+        data = self.payloads[chance.choices(names, range(2 * len(names), 0, -2))[0]]
         digest = chance.choice(
             ("sha256",) * 6 + ("sha1", "sha384", "sha512", "sha3-256", "sha3-512")
         )

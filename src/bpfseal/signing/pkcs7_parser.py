@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from bpfseal.release import KernelCrypto
@@ -107,9 +108,21 @@ def parse(cms: bytes, crypto: KernelCrypto) -> ParsedMessage:
     Raises:
         RefusedError: the kernel refuses it.
     """
+    found = _parse(cms, crypto)
+    if isinstance(found, tuple):
+        number, reason, hint = found
+        raise RefusedError(number, reason, hint=hint)
+    return found
+
+
+@lru_cache(maxsize=128)
+def _parse(cms: bytes, crypto: KernelCrypto) -> ParsedMessage | tuple[int, str, str]:
     reader = _Reader(crypto)
-    has_standard_tags = ber.walk(grammar.PKCS7, cms, reader)
-    return reader.message(ber.end_of(cms), has_standard_tags=has_standard_tags)
+    try:
+        has_standard_tags = ber.walk(grammar.PKCS7, cms, reader)
+        return reader.message(ber.end_of(cms), has_standard_tags=has_standard_tags)
+    except RefusedError as refused:
+        return refused.errno, refused.reason, refused.hint
 
 
 class _Reader:

@@ -234,6 +234,7 @@ class _Numbers:
     s = r
 
 
+@lru_cache(maxsize=256)
 def _rsa_numbers(key: bytes) -> tuple[int, int]:
     """Read an RSA key (``rsa_set_pub_key``)."""
     numbers = _Numbers()
