@@ -155,11 +155,11 @@ def message(
     *infos: bytes,
     version: int = 3,
     digests: Sequence[str] = ("sha256",),
-    certificates: Sequence[Certificate] = (),
+    certificates: Sequence[bytes] = (),
 ) -> bytes:
     """Return a message of these SignerInfos, in this order."""
     algorithms = (der.sequence(der.oid(oids.DIGESTS[name])) for name in digests)
-    enclosed = der.explicit(0, *(each.der for each in certificates)) if certificates else b""
+    enclosed = der.explicit(0, *certificates) if certificates else b""
     signed_data = der.sequence(
         der.integer(version),
         der.element(0x31, *algorithms),
@@ -247,11 +247,13 @@ class Generator:
             made = made[:at] + bytes([made[at] ^ 1 << chance.randrange(8)]) + made[at + 1 :]
         return made
 
-    def _certificates(self) -> list[Certificate]:
+    def _certificates(self) -> list[bytes]:
         if self._chance.random() < 0.6:
             return []
         keys = [*self.trusted, *self.others]
-        return [each.certificate for each in self._chance.sample(keys, self._chance.randrange(4))]
+        return [
+            each.certificate.der for each in self._chance.sample(keys, self._chance.randrange(4))
+        ]
 
     def _info(self, *, is_by_name: bool, has_attributes: bool) -> bytes:
         chance = self._chance

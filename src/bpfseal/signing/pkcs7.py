@@ -47,13 +47,16 @@ class Payload:
 
     def digest(self, name: str) -> bytes:
         """Return a digest of it, by the digest's name in Linux."""
-        found = self._digests.get(name)
-        if found is None:
-            hashed = hashlib.new(name.replace("sha3-", "sha3_"))
-            for part in self._parts:
-                hashed.update(part)
-            found = self._digests[name] = hashed.digest()
-        return found
+        if name not in self._digests:
+            self._digests[name] = self.compute(name)
+        return self._digests[name]
+
+    def compute(self, name: str) -> bytes:
+        """Return a digest of it, computed now."""
+        hashed = hashlib.new(name.replace("sha3-", "sha3_"))
+        for part in self._parts:
+            hashed.update(part)
+        return hashed.digest()
 
     @property
     def data(self) -> bytes:
@@ -265,7 +268,8 @@ def _trust_one(
             signed = value if not path else chain.certificates[path[-1]].signature
             _verify_trusted(key, signed, crypto)
             chain.verified.update(dict.fromkeys((*path, at), key))
-            return Trusted(info, own or key, key)
+            # An embedded copy of a known certificate may differ from it in all but the name.
+            return Trusted(info, own if own is not None and path else key, key)
         above = chain.above.get(at)
         if above == at:
             return None  # unknown and self-signed
