@@ -18,9 +18,13 @@ from bpfseal.bundle.sign import sign_loader
 from bpfseal.bundle.verify import verify_loader
 from bpfseal.errors import VerificationError
 from bpfseal.loader.model import Loader
-from bpfseal.release import RELEASES, Payload
+from bpfseal.release import RELEASES
+from bpfseal.release import Payload as Parts
 from bpfseal.scheme import SIGNED_SCHEMES
 from bpfseal.signing import mldsa
+from bpfseal.signing.pkcs7 import Payload
+from support import cms_writer
+from support.cms_writer import Key
 
 from .verifying import (
     certificate,
@@ -33,9 +37,9 @@ from .verifying import (
     tiny,
 )
 
-INSNS: Payload = ("insns",)
-WITH_BTF: Payload = ("insns", "btf")
-WITH_METADATA: Payload = ("insns", "metadata")
+INSNS: Parts = ("insns",)
+WITH_BTF: Parts = ("insns", "btf")
+WITH_METADATA: Parts = ("insns", "metadata")
 BEFORE_7_3 = "kfunc, 6.18, 6.19, 7.0, 7.1, 7.2"
 
 
@@ -47,7 +51,7 @@ def trapped(loader: SignedLoader, kernels: str = BEFORE_7_3) -> DowngradeTrapErr
     return caught.value
 
 
-def outcomes(loader: Loader, payload: Payload) -> dict[str, str]:
+def outcomes(loader: Loader, payload: Parts) -> dict[str, str]:
     """Return what each release makes of a loader: who checks the metadata, or the errno."""
     return {
         each.release.name: each.checked_by or each.text.partition(":")[0]
@@ -235,6 +239,26 @@ def test_every_combination_of_check_payload_and_release_is_refused_or_checked_or
                     and not release.covers_bound_maps
                 )
                 assert found.is_unchecked == unchecked
+
+
+def test_what_is_signed_is_hashed_once_for_each_digest_and_message_of_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hashed: list[str] = []
+    compute = Payload.compute
+
+    def counting(payload: Payload, name: str) -> bytes:
+        hashed.append(name)
+        return compute(payload, name)
+
+    monkeypatch.setattr(Payload, "compute", counting)
+    loader, key = tiny("loadtime"), Key(None, certificate())
+    value = signer().sign(loader.insns + loader.metadata, "sha256")
+    info = cms_writer.signer_info(key, b"", value=value)
+    many = Signature(cms_writer.message(*[info] * 20), certificate().der)
+    assert verify_loader(SignedLoader(loader, (many, many, many)), [certificate()])
+    # Instructions; instructions and metadata. The loader's BTF is empty here.
+    assert hashed == ["sha256"] * 2
 
 
 # No tool of ours makes it

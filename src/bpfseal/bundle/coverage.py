@@ -98,8 +98,7 @@ def covered(
         VerificationError: a signature of a kind that cannot be verified here.
         CapabilityError: one with ML-DSA, which this installation does not have.
     """
-    message = parse(cms)
-    return tuple(_covered(payloads, message, certificates))
+    return tuple(_covered(payloads, parse(cms), _Names(certificates)))
 
 
 def parse(cms: bytes) -> ParsedMessage:
@@ -114,11 +113,23 @@ def parse(cms: bytes) -> ParsedMessage:
     return message
 
 
-def _covered(
-    payloads: LoaderPayloads, message: ParsedMessage, certificates: Sequence[Certificate]
-) -> Iterator[Covered]:
+class _Names:
+    """Certificates by the names that their keys have."""
+
+    def __init__(self, certificates: Iterable[Certificate]) -> None:
+        self._found: dict[bytes, list[Certificate]] = {}
+        for certificate in certificates:
+            for name in {certificate.parsed.names_key, certificate.parsed.key_id} - {None}:
+                self._found.setdefault(name or b"", []).append(certificate)
+
+    def of(self, name: bytes | None) -> Sequence[Certificate]:
+        """Return all certificates of a name."""
+        return self._found.get(name, ()) if name else ()
+
+
+def _covered(payloads: LoaderPayloads, message: ParsedMessage, known: _Names) -> Iterator[Covered]:
     for position, info in enumerate(message.signer_infos):
-        for signer in _signers(info, message, certificates):
+        for signer in _signers(info, message, known):
             if signer.parsed.key.algorithm in _UNVERIFIABLE:
                 raise VerificationError(
                     f"a signature by {signer.subject} cannot be judged: {info.algorithm} is not "
@@ -143,27 +154,22 @@ def _signed_by(
         yield payload
 
 
-def _signers(
-    info: SignerInfo, message: ParsedMessage, certificates: Sequence[Certificate]
-) -> Iterator[Certificate]:
-    """Return the keys that may have signed, as far as a certificate vouches for them."""
-    yield from (known for known in certificates if known.parsed.is_named(info.name))
+def _signers(info: SignerInfo, message: ParsedMessage, known: _Names) -> Iterator[Certificate]:
+    """Return the keys that may have signed, as far as a known one vouches for them."""
+    yield from known.of(info.name)
     for embedded in message.certificates:
-        if embedded.names_key == info.name and _is_vouched_for(embedded, message, certificates):
+        if embedded.names_key == info.name and _is_vouched_for(embedded, message, known):
             yield Certificate(embedded.der, embedded)
 
 
-def _is_vouched_for(
-    certificate: ParsedCertificate, message: ParsedMessage, certificates: Iterable[Certificate]
-) -> bool:
+def _is_vouched_for(certificate: ParsedCertificate, message: ParsedMessage, known: _Names) -> bool:
     """Tell whether a certificate names, itself or through others of the message, a known key.
 
     Whether these have really signed it is not looked at.
     """
     chain = [certificate]
     for below in chain:
-        names = {below.names_key, below.authority, below.authority_key_id} - {None}
-        if any(known.parsed.is_named(name) for name in names if name for known in certificates):
+        if any(map(known.of, (below.names_key, below.authority, below.authority_key_id))):
             return True
         above = {below.authority, below.authority_key_id} - {None}
         chain += [

@@ -193,7 +193,7 @@ def _value(signature: bytes, certificate: Certificate) -> bytes:
         if len(signature) == 2 * COORDINATE_SIZES[kind]:
             return ecdsa_der(signature)
         raise InputError(f"{len(signature)} bytes that are no ECDSA signature, DER or r and s")
-    size = mldsa.SIGNATURE_SIZES.get(kind) or int(kind.removeprefix("rsa")) // 8
+    size = mldsa.SIGNATURE_SIZES.get(kind) or -(-int(kind.removeprefix("rsa")) // 8)
     if len(signature) != size:
         raise InputError(
             f"signature of {len(signature)} bytes; one of the key type {kind} has {size}",

@@ -44,6 +44,7 @@ class Payload:
     def __init__(self, *parts: bytes) -> None:
         self._parts = parts
         self._digests: dict[str, bytes] = {}
+        self._data: bytes | None = None
 
     def digest(self, name: str) -> bytes:
         """Return a digest of it, by the digest's name in Linux."""
@@ -61,7 +62,9 @@ class Payload:
     @property
     def data(self) -> bytes:
         """All of it."""
-        return b"".join(self._parts)
+        if self._data is None:
+            self._data = b"".join(self._parts)
+        return self._data
 
 
 @dataclass(frozen=True, slots=True)

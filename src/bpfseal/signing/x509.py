@@ -144,7 +144,7 @@ class _Reader:
                 is_self_signed = True
             except RefusedError as refused:
                 if refused.errno != errno.ENOPKG:
-                    reason = f"the certificate's own signature is bad: {refused.reason}"
+                    reason = f"its own signature does not match: {refused.reason}"
                     raise RefusedError(refused.errno, reason) from refused
                 unsupported = True
         return ParsedCertificate(
