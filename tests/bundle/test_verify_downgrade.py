@@ -241,6 +241,19 @@ def test_every_combination_of_check_payload_and_release_is_refused_or_checked_or
                 assert found.is_unchecked == unchecked
 
 
+def test_it_is_one_if_a_key_made_it_that_a_trusted_one_vouches_for() -> None:
+    # Root may add such a key to .secondary, whatever verifies elsewhere.
+    loader, leaf = tiny("loadtime"), cms_writer.key("leaf", by="A")
+    trusted = [cms_writer.key("A").certificate, certificate()]
+    info = cms_writer.signer_info(leaf, loader.insns)
+    trap = Signature(cms_writer.message(info), leaf.certificate.der)
+    good = signed(loader)
+    assert verify_loader(good, trusted)
+    with pytest.raises(DowngradeTrapError, match="CN=leaf signed the instructions alone"):
+        verify_loader(good.with_signature(trap), trusted)
+    assert verify_loader(good.with_signature(trap), [certificate()])
+
+
 def test_what_is_signed_is_hashed_once_for_each_digest_and_message_of_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

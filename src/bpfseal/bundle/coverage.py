@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bpfseal.bundle.admission import without_empty
-from bpfseal.errors import VerificationError
+from bpfseal.errors import InputError, VerificationError
 from bpfseal.loader.model import Loader
 from bpfseal.release import PERMISSIVE, Payload
 from bpfseal.scheme import SCHEMES
@@ -81,6 +81,33 @@ class Covered:
     payload: Payload
     signer: Certificate
     algorithm: str
+
+
+def vouched_for(
+    enclosed: Iterable[bytes], trusted: Sequence[Certificate]
+) -> tuple[Certificate, ...]:
+    """Return those certificates of a bundle that name a trusted key as their issuer's.
+
+    Root may add them to a keyring such as ``.secondary``, and their keys count there from then on
+    (``restrict_link_by_signature``). Whether the issuer has really signed them is not looked at.
+
+    Args:
+        enclosed: the certificates that come with signatures, in DER; what cannot be read is left
+            out.
+        trusted: the trusted certificates.
+    """
+    names, subjects = _Names(trusted), {each.parsed.subject for each in trusted}
+    found = []
+    for der in dict.fromkeys(enclosed):
+        try:
+            certificate = Certificate.from_der(der)
+        except InputError:
+            continue
+        parsed = certificate.parsed
+        named = names.of(parsed.authority) or names.of(parsed.authority_key_id)
+        if named or parsed.issuer in subjects:
+            found.append(certificate)
+    return tuple(found)
 
 
 def covered(

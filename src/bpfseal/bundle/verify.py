@@ -99,12 +99,14 @@ def verify_loader(
     facts = LoaderFacts.of(loader)
     payloads = LoaderPayloads(loader)
     judge = _Judge(payloads, claimed, trusted)
+    enclosed = [signature.certificate for signature in signed.signatures]
+    counting = (*trusted, *coverage.vouched_for(enclosed, trusted))
     verified: list[VerifiedSignature] = []
     failures: list[VerificationError] = []
     messages: list[bytes] = []
     for signature in signed.signatures:
         # What a message claims to cover is judged below, whether or not a message does.
-        found = judge.covered(signature.cms)
+        found = judge.covered(signature.cms, counting)
         refuse_covered((each for each in found if each.payload != claimed), facts, kernels)
         try:
             verified.append(judge.verify(signature.cms, cryptos, at))
@@ -148,10 +150,10 @@ class _Judge:
         self._trusted = trusted
         self._find = pkcs7.find_in(each.parsed for each in trusted)
 
-    def covered(self, cms: bytes) -> tuple[Covered, ...]:
+    def covered(self, cms: bytes, certificates: Sequence[Certificate]) -> tuple[Covered, ...]:
         """Return what a message covers; nothing if no kernel takes it at all."""
         try:
-            return coverage.covered(self._payloads, cms, self._trusted)
+            return coverage.covered(self._payloads, cms, certificates)
         except RefusedError:
             return ()
 
