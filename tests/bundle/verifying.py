@@ -22,6 +22,7 @@ from bpfseal.signing import cms, keygen
 from bpfseal.signing.certificate import Certificate
 from bpfseal.signing.payload import joined
 from bpfseal.signing.signer import KeySigner, load_signer
+from support import cms_writer
 
 
 def signer(name: str = "loader signing", key_type: str = "rsa2048") -> KeySigner:
@@ -78,3 +79,20 @@ def openssl(*arguments: str | Path) -> bytes:
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command line is missing")
     return subprocess.run(["openssl", *arguments], capture_output=True, check=True).stdout
+
+
+def renamed(other: Certificate, key_id: bytes) -> Certificate:
+    """Return a certificate of another key that bears this key id."""
+    made = cms_writer.key("renamed")
+    subject = other.subject.removeprefix("CN=")
+    return cms_writer.certificate_for(
+        made.private.public_key(), made.private, subject, key_id=key_id
+    )
+
+
+def signature_with(digest: str, data: bytes, name: str = "loader signing") -> Signature:
+    """Return a signature with a digest that our own tools do not sign with."""
+    own = signer(name)
+    made = cms_writer.Key(own._key, own.certificate)
+    info = cms_writer.signer_info(made, data, digest=digest)
+    return Signature(cms_writer.message(info, digests=(digest,)), own.certificate.der)

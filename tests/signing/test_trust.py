@@ -95,8 +95,7 @@ def test_a_listing_of_keys_holds_no_certificates_and_says_so(listing: bytes) -> 
 def test_a_certificate_whose_own_signature_is_wrong_is_refused_as_by_kernels() -> None:
     damaged = bytearray(ONE.der)
     damaged[-1] ^= 1
-    assert "its own signature does not match" in refused(bytes(damaged))
-    assert "EKEYREJECTED" in refused(bytes(damaged))
+    assert "-EKEYREJECTED: its own signature does not match" in refused(bytes(damaged))
 
 
 def test_no_bit_of_the_key_or_the_signature_of_a_certificate_can_be_flipped() -> None:

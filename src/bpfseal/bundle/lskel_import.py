@@ -35,8 +35,10 @@ from bpfseal.loader.model import (
 )
 from bpfseal.loader.reading import Command, LoaderReading, read_loader
 from bpfseal.object.sections import SECTIONS, attach_lookup
+from bpfseal.release import PERMISSIVE
 from bpfseal.scheme import LOADTIME, SCHEMES, UNSIGNED
-from bpfseal.signing import cms
+from bpfseal.signing import pkcs7_parser
+from bpfseal.signing.ber import RefusedError
 from bpfseal.signing.certificate import Certificate
 
 _LIMITS: Final = {
@@ -249,5 +251,8 @@ def _check_consistency(loader: Loader, header: LightSkeleton, reading: LoaderRea
 
 def _signature(message: bytes) -> Signature:
     """Return the signature, which must at least be readable."""
-    cms.parse(message)
+    try:
+        pkcs7_parser.parse(message, PERMISSIVE)
+    except RefusedError as refused:
+        raise InputError(f"opts_sig is no CMS message that kernels take: {refused}") from refused
     return Signature(cms=message, certificate=b"")

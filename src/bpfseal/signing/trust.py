@@ -82,7 +82,7 @@ def _read_blocks(blocks: list[tuple[int, bytes]]) -> TrustStore:
     warnings: list[str] = []
     for position, block in blocks:
         try:
-            certificates.append(_read_one(block))
+            certificates.append(Certificate.from_pem_or_der(block))
         except InputError as error:
             if len(blocks) == 1:
                 raise
@@ -90,13 +90,3 @@ def _read_blocks(blocks: list[tuple[int, bytes]]) -> TrustStore:
     if not certificates:
         raise InputError(f"none of {len(blocks)} certificates can be read")
     return TrustStore(tuple(dict.fromkeys(certificates)), tuple(warnings))
-
-
-def _read_one(block: bytes) -> Certificate:
-    certificate = Certificate.from_pem_or_der(block)
-    if certificate.has_broken_self_signature:
-        raise InputError(
-            f"certificate {certificate.subject} is damaged: its own signature does not match",
-            hint="a kernel does not take it into a keyring: -EKEYREJECTED",
-        )
-    return certificate
