@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 
 from bpfseal.bpf.uapi import KeyringId, MapFlag
 from bpfseal.bundle.model import Bundle
-from bpfseal.bundle.store import read_bundle, unpack
+from bpfseal.bundle.reading import bundle_of, read_bundle_file
 from bpfseal.errors import CapabilityError, UsageError
 from bpfseal.kernel.choose import AUTO, load_bundle
 from bpfseal.kernel.load import HostValues, LoadedSkeleton, close_quietly
@@ -224,7 +224,7 @@ class Skeleton(Closing):
 
 
 def load(
-    bundle: Bundle | str | os.PathLike[str] | bytes,
+    bundle: Bundle | str | os.PathLike[str] | bytes | bytearray | memoryview,
     kernel: MapKernel | None = None,
     *,
     scheme: str = AUTO,
@@ -269,13 +269,24 @@ def load(
     return Skeleton(kernel, loaded, loader)
 
 
-def _bundle(given: Bundle | str | os.PathLike[str] | bytes) -> Bundle:
-    if isinstance(given, Bundle):
-        chosen = given
-    elif isinstance(given, bytes):
-        chosen = unpack(given, "bundle")
-    else:
-        chosen = read_bundle(Path(given))
+def read(given: str | os.PathLike[str] | bytes | bytearray | memoryview) -> Bundle:
+    """Read a bundle, to verify it and then to load that very value: see `load`.
+
+    Args:
+        given: the path of a bundle (one file, a directory, or a C light skeleton), or the bytes of
+            such a file.
+
+    Raises:
+        InputError: it cannot be read, is no bundle, or could be taken for two things at once.
+        VerificationError: a light skeleton with a digest that is not that of its parts.
+    """
+    if isinstance(given, bytes | bytearray | memoryview):
+        return bundle_of(bytes(given), "bundle")
+    return read_bundle_file(given)
+
+
+def _bundle(given: Bundle | str | os.PathLike[str] | bytes | bytearray | memoryview) -> Bundle:
+    chosen = given if isinstance(given, Bundle) else read(given)
     if not chosen.variants:
         raise UsageError("the bundle holds no loader")
     byteorder = chosen.variants[0].loader.byteorder
