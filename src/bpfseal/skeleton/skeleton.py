@@ -237,7 +237,8 @@ def load(
     Args:
         bundle: a bundle, the path of one, or its bytes.
         kernel: where to load it; the running kernel by default.
-        scheme: the variant to load; ``auto`` is the one that the kernel takes, always a signed one.
+        scheme: the variant to load; ``auto`` is the one that the kernel takes. Only ``unsigned``
+            loads without a signature.
         keyring_id: where the kernel looks for the signer's key.
         rodata: values for read-only variables, by name, in place of those in the object.
         max_entries: sizes of maps, by name, in place of those in the object.
@@ -246,7 +247,8 @@ def load(
         InputError: the bundle cannot be read.
         UsageError: the bundle has no such variant; there is no such variable or map; or the host
             sets values where the signature fixes them.
-        VerificationError: the metadata is not what the signed instructions vouch for.
+        VerificationError: it is not signed and ``unsigned`` was not asked for, or the metadata is
+            not what the signed instructions vouch for.
         CapabilityError: the machine or the kernel cannot do it.
         KernelError: the kernel refused. Nothing stays behind.
     """

@@ -21,6 +21,7 @@ from bpfseal.cli.inputs import (
 )
 from bpfseal.cli.options import Options
 from bpfseal.errors import UsageError
+from bpfseal.scheme import UNSIGNED
 
 LANGUAGES: Final = ("c", "python")
 
@@ -44,7 +45,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     bundle = read_input(args.input, args.scheme)
     with naming(shown(args.input)):
         embedded = replace(bundle, variants=variants(bundle, args.scheme))
-        source = (c_skeleton if args.language == "c" else python_skeleton)(embedded)
+        make = c_skeleton if args.language == "c" else python_skeleton
+        source = make(embedded, unsigned=args.scheme == UNSIGNED.name)
     if output == STDIO:
         sys.stdout.write(source)
         return 0
