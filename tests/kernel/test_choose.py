@@ -11,7 +11,7 @@ import pytest
 
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.sign import sign_loader
-from bpfseal.errors import KernelError, UsageError, VerificationError
+from bpfseal.errors import KernelError, VerificationError
 from bpfseal.kernel.choose import load_bundle
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.profile import PROFILES

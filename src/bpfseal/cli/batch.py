@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +13,11 @@ from typing import Any, Final
 
 from bpfseal.cli.console import Console, error_fields
 from bpfseal.cli.inputs import STDIO
-from bpfseal.errors import BpfsealError, UsageError
+from bpfseal.cli.streams import StdoutError
+from bpfseal.errors import BpfsealError, CapabilityError, UsageError
 
 _PACKAGE: Final = "bpfseal."
+_SAFE_PATH: Final = "PYTHONSAFEPATH"
 _MAX_CHUNK: Final = 8
 """How many tasks a worker takes at once, so that the progress bar still moves."""
 
@@ -82,6 +87,7 @@ def _outcomes(
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
     # Not forked: a progress bar runs in a thread of its own. The first task is done here, so that
     # the server that forks knows which modules the others need, and loads them once.
@@ -89,12 +95,41 @@ def _outcomes(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in sys.modules if name.startswith(_PACKAGE)])
     chunk = max(1, min(_MAX_CHUNK, len(tasks) // (4 * jobs)))
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        yield from pool.map(attempt, tasks[1:], chunksize=chunk)
+    with _safe_path(), ProcessPoolExecutor(jobs, context, _leave_interrupts) as pool:
+        try:
+            yield from pool.map(attempt, tasks[1:], chunksize=chunk)
+        except BrokenProcessPool:
+            message = "a process that did part of the work was ended"
+            raise CapabilityError(message, hint="--jobs 1 works in this one") from None
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keep the current directory out of the module path of the processes that are started.
+
+    The server that forks is ``python -c``, which looks for its modules in the current directory
+    first: whoever can write there could give it another ``multiprocessing``.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
+
+
+def _leave_interrupts() -> None:
+    """Leave SIGINT to the process that waits for this one: one message is enough."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _attempt(work: Callable[[Task], Done], task: Task) -> Done | BpfsealError:
     try:
         return work(task)
+    except StdoutError:  # there is no use in the next one
+        raise
     except BpfsealError as error:
         return error

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bpfseal.bundle.files import read_file
 from bpfseal.bundle.media import MAX_BUNDLE_SIZE
+from bpfseal.cli.streams import stdin
 from bpfseal.errors import BpfsealError, InputError, UsageError
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
 
@@ -47,7 +47,11 @@ def read_argument(path: str, *, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     """
     if path != STDIO:
         return read_file(Path(path), limit=limit)
-    data = sys.stdin.buffer.read(limit + 1)
+    try:
+        data = stdin().read(limit + 1)
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise InputError(f"cannot be read: {reason}", where=STDIN) from None
     if len(data) > limit:
         raise InputError(f"larger than {limit} bytes", where=STDIN)
     return data
