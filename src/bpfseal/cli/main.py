@@ -178,5 +178,10 @@ def _add_common(parser: Parser) -> Options:
     options.flag("--json", help="print one JSON document", local=True)
     options.flag("-v", "--verbose", help="print details on stderr", local=True)
     options.flag("--debug", help="print a traceback with an error", local=True)
-    options.add(f"--{CONFIG_OPTION}", metavar="FILE", help=f"read this in place of ./{CONFIG_FILE}")
+    options.add(
+        f"--{CONFIG_OPTION}",
+        metavar="FILE",
+        help=f"read this in place of ./{CONFIG_FILE}",
+        local=True,
+    )
     return options

@@ -33,9 +33,11 @@ from bpfseal.errors import InputError, UsageError
 
 CONFIG_FILE: Final = "bpfseal.toml"
 CONFIG_OPTION: Final = "config"
-"""The option that names a file; no file has it."""
+"""The option that names the file; it is in none."""
 
-_CONFIG_LIMIT: Final = 1 << 20
+_CONFIG_LIMIT: Final = 16 << 10
+"""Bytes of the largest config file: the time that TOML takes grows with the square of a key."""
+
 _LONGEST_SHOWN: Final = 200
 _WORDS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
