@@ -76,11 +76,14 @@ def read_open(file: BinaryIO, *, limit: int, where: str) -> bytes:
         where: its name, for errors.
 
     Raises:
-        InputError: there is more.
+        InputError: there is more, or it cannot be read.
     """
     data = bytearray()
-    while chunk := file.read(min(_CHUNK, limit + 1 - len(data))):
-        data += chunk
+    try:
+        while chunk := file.read(min(_CHUNK, limit + 1 - len(data))):
+            data += chunk
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {reason(error)}", where=where) from None
     if len(data) > limit:
         raise InputError(f"larger than {limit} bytes", where=where)
     return bytes(data)

@@ -67,7 +67,7 @@ def changed(bundle: Bundle, **fields: Any) -> Bundle:
 @pytest.mark.parametrize("optimise", ["-O0", "-O2"])
 def test_two_skeletons_compile_in_one_file(tmp_path: Path, language: str, optimise: str) -> None:
     header = c_skeleton(bundle_of(example("exectrace"), *SIGNED_SCHEMES))
-    header += "\n" + c_skeleton(bundle_of(example("xdpcount"), "unsigned"))
+    header += "\n" + c_skeleton(bundle_of(example("xdpcount"), "unsigned"), unsigned=True)
     code = INCLUDE + (
         "int main(void) {\n"
         "struct exectrace_bpf *one = exectrace_bpf__open();\n"
@@ -119,7 +119,7 @@ def test_options_of_open_that_a_loader_cannot_follow_are_refused(tmp_path: Path)
         'printf("%d %d\\n", !skel, errno == EOPNOTSUPP);\n'
         "return 0; }\n"
     )
-    header = c_skeleton(bundle_of(example("exectrace"), "unsigned"))
+    header = c_skeleton(bundle_of(example("exectrace"), "unsigned"), unsigned=True)
     assert output_of(compiled(tmp_path, header, code)) == ["2 100 1", "1 1"]
 
 
@@ -164,7 +164,7 @@ def test_an_unsigned_skeleton_loads_runs_and_closes_everything(tmp_path: Path) -
         'printf("%d\\n", open_fds() - before);\n'
         "return 0; }\n"
     )
-    header = c_skeleton(bundle_of(filter_object().read(), "unsigned"))
+    header = c_skeleton(bundle_of(filter_object().read(), "unsigned"), unsigned=True)
     lines = output_of(compiled(tmp_path, header, code))
     if lines[1:] == [str(-errno.EPERM)]:
         pytest.skip("this process may not load BPF programs")
@@ -384,7 +384,7 @@ def test_values_that_a_signed_loader_would_ignore_are_refused(tmp_path: Path, me
 def test_programs_are_attached_as_their_type_says(section: str, call: str) -> None:
     writer = ObjectWriter()
     writer.add_program(section, "main")
-    header = c_skeleton(bundle_of(writer.read(), "unsigned"))
+    header = c_skeleton(bundle_of(writer.read(), "unsigned"), unsigned=True)
     body = header.partition("sample_bpf__main__attach(")[2].partition("\n}\n")[0]
     assert (call or "int fd = 0;") in body
 
@@ -409,6 +409,36 @@ def test_a_variant_that_should_be_signed_is_refused_without() -> None:
         c_skeleton(Bundle("exectrace_bpf", (SignedLoader(loader),)))
     with pytest.raises(UsageError, match="holds no loader"):
         c_skeleton(Bundle("exectrace_bpf", ()))
+
+
+def test_an_unsigned_skeleton_is_made_only_when_that_is_asked_for() -> None:
+    unsigned = bundle_of(example("exectrace"), "unsigned")
+    with pytest.raises(UsageError, match="which nobody checks"):
+        c_skeleton(unsigned)
+    header = c_skeleton(unsigned, unsigned=True)
+    assert "UNSIGNED: nobody checks" in header
+    assert "BPFSEAL_HOST_VALUES | BPFSEAL_UNSIGNED," in header
+    signed = bundle_of(example("exectrace"), "loadtime")
+    assert "BPFSEAL_UNSIGNED," not in c_skeleton(signed)
+    with pytest.raises(UsageError, match="is made of the unsigned variant"):
+        c_skeleton(signed, unsigned=True)
+    odd = replace(unsigned.variants[0], signatures=signed.variants[0].signatures)
+    with pytest.raises(UsageError, match="is made of the unsigned variant"):
+        c_skeleton(replace(unsigned, variants=(odd,)), unsigned=True)
+
+
+def test_the_runtime_loads_nothing_unsigned_that_does_not_say_so(tmp_path: Path) -> None:
+    """A table that somebody edits, or a signature that was left out, ends in -EPERM."""
+    code = INCLUDE + (
+        "int main(void) {\n"
+        "struct sample_bpf *skel = sample_bpf__open();\n"
+        'printf("%d\\n", sample_bpf__load(skel));\n'
+        "sample_bpf__destroy(skel); return 0; }\n"
+    )
+    header = c_skeleton(bundle_of(filter_object().read(), "unsigned"), unsigned=True)
+    edited = header.replace(" | BPFSEAL_UNSIGNED,", ",")
+    assert edited != header
+    assert output_of(compiled(tmp_path, edited, code)) == [str(-errno.EPERM)]
 
 
 def test_an_unsigned_variant_is_left_out_beside_signed_ones() -> None:
@@ -456,17 +486,17 @@ def test_tracepoints_never_become_code() -> None:
     bundle = bundle_of(writer.read(), "unsigned")
     programs = (replace(bundle.variants[0].loader.programs[0], section=f"raw_tp/{EVIL}"),)
     with pytest.raises(InputError, match="is no tracepoint"):
-        c_skeleton(changed(bundle, programs=programs))
+        c_skeleton(changed(bundle, programs=programs), unsigned=True)
 
 
 def test_a_list_of_maps_that_the_loader_does_not_make_is_refused() -> None:
     bundle = bundle_of(example("exectrace"), "unsigned")
     maps = bundle.variants[0].loader.maps
     with pytest.raises(InputError, match="the loader makes 4 maps, the list has 3"):
-        c_skeleton(changed(bundle, maps=maps[1:]))
+        c_skeleton(changed(bundle, maps=maps[1:]), unsigned=True)
     wrong = tuple(replace(entry, value_size=entry.value_size + 1) for entry in maps)
     with pytest.raises(InputError, match="no initial value of its size"):
-        c_skeleton(changed(bundle, maps=wrong))
+        c_skeleton(changed(bundle, maps=wrong), unsigned=True)
 
 
 @pytest.mark.parametrize("part", ["metadata", "insns"])
@@ -476,7 +506,7 @@ def test_damaged_loaders_are_refused_or_give_a_header(part: str) -> None:
     headers = 0
     for damaged in mutations(intact, 1000, seed=11):
         try:
-            c_skeleton(changed(bundle, **{part: damaged}))
+            c_skeleton(changed(bundle, **{part: damaged}), unsigned=True)
         except BpfsealError:
             continue
         headers += 1

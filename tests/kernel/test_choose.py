@@ -11,7 +11,7 @@ import pytest
 
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.sign import sign_loader
-from bpfseal.errors import KernelError, UsageError, VerificationError
+from bpfseal.errors import KernelError, VerificationError
 from bpfseal.kernel.choose import load_bundle
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.profile import PROFILES
@@ -184,5 +184,23 @@ def test_an_unsigned_variant_is_never_a_way_out() -> None:
 def test_a_variant_that_should_be_signed_is_refused_without() -> None:
     bundle = bundle_of("kfunc", "loadtime")
     bare = replace(bundle.variants[1], signatures=())
-    with pytest.raises(UsageError, match="loadtime is not signed"):
-        load_bundle(Answering(), replace(bundle, variants=(bundle.variants[0], bare)))
+    mixed = replace(bundle, variants=(bundle.variants[0], bare))
+    for scheme in ("auto", "loadtime"):
+        with pytest.raises(VerificationError, match="loadtime is not signed"):
+            load_bundle(Answering(), mixed, scheme=scheme)
+
+
+@pytest.mark.parametrize("scheme", ["auto", *SIGNED_SCHEMES])
+def test_no_name_of_a_signed_scheme_loads_without_a_signature(scheme: str) -> None:
+    """Kernels load what has no signature like any program: `Answering` would, too."""
+    bundle = bundle_of(*SIGNED_SCHEMES, "unsigned")
+    bare = tuple(replace(variant, signatures=()) for variant in bundle.variants)
+    with pytest.raises(VerificationError, match="signed"):
+        load_bundle(Answering(0), replace(bundle, variants=bare), scheme=scheme)
+
+
+def test_an_unsigned_variant_with_signatures_beside_it_is_refused() -> None:
+    bundle = bundle_of("unsigned", "kfunc")
+    odd = replace(bundle.variants[0], signatures=bundle.variants[1].signatures)
+    with pytest.raises(VerificationError, match="carries signatures"):
+        load_bundle(trusting_kernel(), replace(bundle, variants=(odd,)), scheme="unsigned")

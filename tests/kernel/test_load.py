@@ -12,7 +12,7 @@ import pytest
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import call_helper, ldx_mem, mov64_imm
 from bpfseal.bpf.uapi import Helper
-from bpfseal.bundle.model import SignedLoader
+from bpfseal.bundle.model import Signature, SignedLoader
 from bpfseal.errors import KernelError, UsageError, VerificationError
 from bpfseal.kernel.load import LoadedSkeleton, load
 from bpfseal.kernel.model import ModelKernel
@@ -120,10 +120,34 @@ def test_a_scheme_that_wants_the_map_hash_asks_for_it_after_the_freeze(
 
 def test_an_unsigned_loader_is_not_exclusive_not_frozen_not_signed() -> None:
     kernel = trusting_kernel()
-    load(kernel, SignedLoader(make_loader(loader_insns([mov64_imm(0, 0)]))), check_metadata=False)
+    loader = make_loader(loader_insns([mov64_imm(0, 0)]))
+    load(kernel, SignedLoader(loader), unsigned=True, check_metadata=False)
     assert steps(kernel) == ["map_create", "map_update", "btf_load", "prog_load", "prog_run"]
     [program] = kernel.programs
     assert program.verdict is Verdict.UNSIGNED
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_has_no_signature_is_loaded_only_when_that_is_asked_for(scheme: str) -> None:
+    obj = read_object(EXAMPLE.read_bytes(), EXAMPLE.name)
+    kernel = trusting_kernel()
+    with pytest.raises(VerificationError, match=r"is not signed|nobody checks it"):
+        load(kernel, SignedLoader(generate(obj, scheme)))
+    assert steps(kernel) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_carries_signatures_is_never_loaded_without_them(scheme: str) -> None:
+    """Also of scheme unsigned: nobody would look at a signature that lies beside it."""
+    obj = read_object(EXAMPLE.read_bytes(), EXAMPLE.name)
+    signature = Signature(sign(b"whatever"), b"")
+    kernel = trusting_kernel()
+    with pytest.raises(VerificationError, match="carries signatures"):
+        load(kernel, SignedLoader(generate(obj, scheme), (signature,)), unsigned=True)
+    if not SCHEMES[scheme].signed_parts:
+        with pytest.raises(VerificationError, match="nobody checks it"):
+            load(kernel, SignedLoader(generate(obj, scheme), (signature,)))
+    assert steps(kernel) == []
 
 
 def test_the_fds_come_out_of_the_context_and_only_they_stay_open() -> None:
@@ -204,7 +228,7 @@ def test_by_default_the_callers_fds_are_safe_from_unverified_metadata() -> None:
 
 def test_an_unsigned_loader_whose_metadata_was_changed_is_refused_too() -> None:
     with pytest.raises(VerificationError):
-        load(trusting_kernel(), SignedLoader(make_loader(metadata=HOSTILE)))
+        load(trusting_kernel(), SignedLoader(make_loader(metadata=HOSTILE)), unsigned=True)
 
 
 def test_a_loader_that_closes_the_fds_of_the_load_itself_does_no_harm() -> None:

@@ -42,6 +42,7 @@ def header_of(
         entry.ident: command for entry, command in zip(loader.maps, reading.maps(), strict=True)
     }
     lines = ["/* a light skeleton */", f"#ifndef {name.upper()}", f"#define {name.upper()}"]
+    lines += ["#include <bpf/skel_internal.h>", ""]
     lines += [f"struct {name} {{", "\tstruct bpf_loader_ctx ctx;"]
     for group, members in groups.items():
         if members:

@@ -18,6 +18,7 @@ import binascii
 import errno
 import hashlib
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -65,19 +66,24 @@ class Preparation:
         return hashlib.new(self.hash_name, self.payload).digest()
 
     def commands(self, name: str) -> dict[str, str]:
-        """Return the openssl commands that make a signature, by what they are fit for.
+        """Return the openssl commands that make a signature, quoted for a shell, by their use.
 
         Args:
             name: the name of the file with the payload, without its directory.
         """
         md, key = self.hash_name, "-inkey key.pem"
+        if name.startswith("-"):  # no option, a file
+            name = f"./{name}"
+        file, digest, sig, message = (
+            shlex.quote(f"{name}{suffix}") for suffix in ("", ".digest", ".sig", ".cms")
+        )
         return {
-            "cms": f"openssl cms -sign -binary -noattr -nocerts -keyid -md {md} -in {name} {key} "
-            f"-signer cert.pem -outform DER -out {name}.cms",
-            "raw": f"openssl dgst -{md} -sign key.pem -out {name}.sig {name}",
-            "raw-of-digest": f"openssl pkeyutl -sign {key} -in {name}.digest "
-            f"-pkeyopt digest:{md} -out {name}.sig",
-            "raw-mldsa": f"openssl pkeyutl -sign {key} -rawin -in {name} -out {name}.sig",
+            "cms": f"openssl cms -sign -binary -noattr -nocerts -keyid -md {md} -in {file} {key} "
+            f"-signer cert.pem -outform DER -out {message}",
+            "raw": f"openssl dgst -{md} -sign key.pem -out {sig} {file}",
+            "raw-of-digest": f"openssl pkeyutl -sign {key} -in {digest} "
+            f"-pkeyopt digest:{md} -out {sig}",
+            "raw-mldsa": f"openssl pkeyutl -sign {key} -rawin -in {file} -out {sig}",
         }
 
 

@@ -32,18 +32,19 @@ _FAILED: Final = "failed:"
 _NOT_ATTACHED: Final = "0; /* no automatic attach for this program type */"
 
 
-def c_skeleton(bundle: Bundle) -> str:
+def c_skeleton(bundle: Bundle, *, unsigned: bool = False) -> str:
     """Return the header; the same bundle gives the same text.
 
     Args:
-        bundle: signed variants, or one that is unsigned.
+        bundle: signed variants; or, with `unsigned`, the one of scheme ``unsigned``.
+        unsigned: the header loads what nobody signed, and says so.
 
     Raises:
-        UsageError: a variant that should be signed is not.
+        UsageError: a variant that should be signed is not, or the other way round.
         VerificationError: the metadata is not what the signed instructions vouch for.
         InputError: what cannot be expressed in C, or contradicts itself.
     """
-    variants = chosen_variants(bundle)
+    variants = chosen_variants(bundle, unsigned=unsigned)
     return "".join(f"{line}\n" for line in _Header(bundle.name, variants).lines())
 
 
@@ -63,6 +64,8 @@ class _Header:
         guard = f"BPFSEAL_{self.name.upper()}_SKEL_H"
         schemes = ", ".join(variant.loader.scheme_name for variant in self.variants)
         yield f"/* {self.name}: made by bpfseal {__version__}, do not edit. Schemes: {schemes}. */"
+        if not self.is_signed:
+            yield "/* UNSIGNED: nobody checks what this skeleton loads. */"
         yield f"#ifndef {guard}"
         yield f"#define {guard}"
         yield ""
@@ -339,6 +342,7 @@ def _flags(scheme: Scheme) -> str:
             ("BPFSEAL_BIND_METADATA", scheme.binds_metadata),
             ("BPFSEAL_ASK_HASH", scheme.wants_map_hash),
             ("BPFSEAL_HOST_VALUES", scheme.copies_host_values),
+            ("BPFSEAL_UNSIGNED", not scheme.signed_parts),
         )
         if is_set
     ]

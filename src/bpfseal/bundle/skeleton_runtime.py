@@ -39,6 +39,7 @@ enum {
 	BPFSEAL_BIND_METADATA = 1, /* the kernel covers the metadata: fd_array_cnt is 1 */
 	BPFSEAL_ASK_HASH = 2,      /* the loader reads the map's hash, which must be asked for */
 	BPFSEAL_HOST_VALUES = 4,   /* the loader takes max_entries and data from the context */
+	BPFSEAL_UNSIGNED = 8,      /* it was asked for a loader that nobody signed */
 };
 
 /* One way to load the object: a loader, and one of the signatures over it. */
@@ -269,6 +270,9 @@ static inline int bpfseal_attempt_load(const struct bpfseal_attempt *attempt,
 	int map_fd, btf_fd = -1, prog_fd = -1, err;
 
 	*refused = false;
+	/* Without a signature, or with one that nobody would look at, only what says so is loaded. */
+	if (!(attempt->flags & BPFSEAL_UNSIGNED) != (attempt->signature && attempt->excl_prog_hash))
+		return -EPERM;
 	err = map_fd = bpfseal_create_metadata_map(attempt);
 	if (err < 0)
 		return err;

@@ -16,9 +16,10 @@ from bpfseal.bundle.c_types import Variable, is_identifier, section_variables
 from bpfseal.bundle.integrity import check_loader_btf, check_metadata
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.variants import loadable_variants
-from bpfseal.errors import InputError
+from bpfseal.errors import InputError, UsageError
 from bpfseal.loader.model import MapEntry
 from bpfseal.loader.reading import Command, LoaderReading, read_loader
+from bpfseal.scheme import UNSIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +44,33 @@ class GlobalData:
         return bool(self.entry.flags & MapFlag.RDONLY_PROG)
 
 
-def chosen_variants(bundle: Bundle) -> tuple[SignedLoader, ...]:
-    """Return the variants that a skeleton tries, in order: signed ones, or the one unsigned.
+def chosen_variants(bundle: Bundle, *, unsigned: bool = False) -> tuple[SignedLoader, ...]:
+    """Return the variants that a skeleton tries, in order.
+
+    Args:
+        bundle: its variants.
+        unsigned: take the only one, of scheme ``unsigned``, that nobody checks. Otherwise all have
+            signatures.
 
     Raises:
-        UsageError: a variant that should be signed is not, or there is nothing to load.
+        UsageError: a variant that should be signed is not, or the other way round; or there is
+            nothing to load.
         VerificationError: the metadata is not what the signed instructions vouch for.
         InputError: the variants differ in maps or programs, or a name is no identifier.
     """
     variants = loadable_variants(bundle)
+    is_unsigned = variants[0].loader.scheme is UNSIGNED
+    if is_unsigned and not unsigned:
+        raise UsageError(
+            "a skeleton of an unsigned loader, which nobody checks",
+            where=bundle.name,
+            hint=f"--scheme {UNSIGNED.name} asks for that",
+        )
+    if unsigned and (not is_unsigned or variants[0].signatures):
+        raise UsageError(
+            "an unsigned skeleton is made of the unsigned variant, without signatures",
+            where=bundle.name,
+        )
     for variant in variants:
         check_metadata(variant.loader)
         check_loader_btf(variant.loader)

@@ -44,7 +44,7 @@ def unpack(data: bytes, where: str) -> Bundle:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read a bundle from a file or a directory.
+    """Read a bundle from a file or a directory; `bpfseal.bundle.reading` takes headers, too.
 
     Raises:
         InputError: it cannot be read or is not a bundle.
@@ -64,7 +64,7 @@ def read_layout(path: Path) -> dict[str, bytes]:
     Raises:
         InputError: it cannot be read, or has files that no bundle has.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises what this answers with False
         return _read_directory(path)
     return read_tar(read_file(path, limit=media.MAX_BUNDLE_SIZE), str(path))
 

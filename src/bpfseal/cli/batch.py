@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 from bpfseal.bundle.writing import made_folders
 from bpfseal.cli.console import Console, error_fields
 from bpfseal.cli.inputs import STDIO
+from bpfseal.cli.streams import StdoutError
 from bpfseal.errors import BpfsealError, CapabilityError, UsageError
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
 _PACKAGE: Final = "bpfseal."
+_SAFE_PATH: Final = "PYTHONSAFEPATH"
 _MAX_CHUNK: Final = 8
 """How many tasks a worker takes at once, so that the progress bar still moves."""
 
@@ -102,10 +105,14 @@ def _outcomes(
     context.set_forkserver_preload([name for name in sys.modules if name.startswith(_PACKAGE)])
     size = max(1, min(_MAX_CHUNK, len(tasks) // (4 * jobs)))
     chunks = [tasks[at : at + size] for at in range(1, len(tasks), size)]
-    given_up = context.Event()
-    with ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_start_worker, initargs=(given_up,)
-    ) as pool:
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(_safe_path())  # before the event, which starts a process as well
+        given_up = context.Event()
+        pool = opened.enter_context(
+            ProcessPoolExecutor(
+                jobs, mp_context=context, initializer=_start_worker, initargs=(given_up,)
+            )
+        )
         try:
             futures = [pool.submit(_attempt_all, attempt, chunk) for chunk in chunks]
             for chunk, future in zip(chunks, futures, strict=True):
@@ -117,6 +124,24 @@ def _outcomes(
             given_up.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keep the current directory out of the module path of the processes that are started.
+
+    The server that forks is ``python -c``, which looks for its modules in the current directory
+    first: whoever can write there could give it another ``multiprocessing``.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _lost(task: Task) -> CapabilityError:
@@ -160,5 +185,7 @@ def _attempt_all(
 def _attempt(work: Callable[[Task], Done], task: Task) -> Done | BpfsealError:
     try:
         return work(task)
+    except StdoutError:  # there is no use in the next one
+        raise
     except BpfsealError as error:
         return error

@@ -24,7 +24,9 @@ from bpfseal.cli.inputs import (
     read_secret_file,
 )
 from bpfseal.cli.options import Options
+from bpfseal.cli.secrets import redacted
 from bpfseal.errors import InputError, UsageError
+from bpfseal.signing.pkcs11_uri import SCHEME, is_pkcs11_uri
 
 if TYPE_CHECKING:
     from bpfseal.signing.pkcs11_uri import Pkcs11Uri
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 SOURCES: Final = ("file", "provider:pkcs11")
 """What ``--private-key`` is, as systemd's tools say it."""
 
-_URI: Final = "pkcs11:"
 _TERMINAL: Final = Path("/dev/tty")
 
 
@@ -114,12 +115,14 @@ def add_credential_options(options: Options) -> None:
     add_passphrase_options(options)
     options.add("--pin-file", metavar="FILE", help="file with the token's PIN")
     options.add("--pin-env", metavar="VAR", help="variable with the token's PIN")
+    options.together("--pin-file", "--pin-env")
 
 
 def add_passphrase_options(options: Options) -> None:
     """Declare the two ways to give a private key's passphrase."""
     options.add("--passphrase-file", metavar="FILE", help="file with the key's passphrase")
     options.add("--passphrase-env", metavar="VAR", help="variable with the key's passphrase")
+    options.together("--passphrase-file", "--passphrase-env")
 
 
 def read_passphrase(args: argparse.Namespace) -> bytes | None:
@@ -141,9 +144,9 @@ def open_credentials(args: argparse.Namespace) -> Iterator[Credentials]:
         UsageError: the options contradict each other, or something is missing.
         CapabilityError: the token, or what it takes to speak to it, is not there.
     """
-    on_token = args.private_key.startswith(_URI) and args.private_key_source != "file"
+    on_token = is_pkcs11_uri(args.private_key) and args.private_key_source != "file"
     if args.private_key_source == "provider:pkcs11" and not on_token:
-        raise UsageError(f"--private-key is no URI that begins with {_URI}")
+        raise UsageError(f"--private-key is no URI that begins with {SCHEME}")
     if not on_token:
         _refuse(args, "pin_file", "pin_env", because="the private key is in a file")
         yield _file_credentials(args)
@@ -231,7 +234,7 @@ def _prompt(text: str) -> bytes | None:
     import getpass
 
     try:
-        return os.fsencode(getpass.getpass(printable(text)))
+        return os.fsencode(getpass.getpass(printable(redacted(text))))
     except EOFError:
         return None
 

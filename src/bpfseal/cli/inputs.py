@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bpfseal.bundle.media import MAX_BUNDLE_SIZE
+from bpfseal.cli.streams import stdin
 from bpfseal.errors import BpfsealError, InputError, UsageError
 from bpfseal.input_file import read_file, read_open
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
@@ -38,11 +38,6 @@ CERTIFICATE_SUFFIXES: Final = (".pem", ".der", ".crt", ".cer", ".x509")
 KEY_LIMIT: Final = 1 << 20
 """Bytes of the largest file of keys, certificates, passphrases and signatures that is read."""
 
-_ELF_MAGIC: Final = b"\x7fELF"
-_LSKEL_INCLUDE: Final = b"#include <bpf/skel_internal.h>"
-_LSKEL_HEAD: Final = 4096
-"""Every C light skeleton has this line within so many bytes from its start."""
-
 
 def read_argument(path: str, *, limit: int = MAX_BUNDLE_SIZE, only_regular: bool = False) -> bytes:
     """Return the contents of the file that an argument names.
@@ -57,7 +52,7 @@ def read_argument(path: str, *, limit: int = MAX_BUNDLE_SIZE, only_regular: bool
     """
     if only_regular or path != STDIO:
         return read_file(Path(path), limit=limit, only_regular=only_regular)
-    return read_open(sys.stdin.buffer, limit=limit, where=STDIN)
+    return read_open(stdin(), limit=limit, where=STDIN)
 
 
 def shown(path: str) -> str:
@@ -125,22 +120,17 @@ def read_input(
     Raises:
         InputError: neither an object nor a bundle, or malformed.
     """
-    from bpfseal.bundle.store import read_bundle, unpack
+    from bpfseal.bundle.kind import Kind, kind_of
+    from bpfseal.bundle.reading import bundle_of, read_bundle_file
 
-    if path != STDIO and Path(path).is_dir():
-        return read_bundle(Path(path))
+    if path != STDIO and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises, this does not
+        return read_bundle_file(path)
     data = read_argument(path)
     where = shown(path)
     with naming(where):
-        if data.startswith(_ELF_MAGIC):
+        if kind_of(data, where) is Kind.OBJECT:
             return build_bundle(data, Path(where).name, scheme, target, revision=revision)
-        if not data:
-            raise InputError("empty file")
-        if _LSKEL_INCLUDE in data[:_LSKEL_HEAD]:
-            from bpfseal.bundle.lskel_import import import_header
-
-            return import_header(data, where)
-        return unpack(data, where)
+        return bundle_of(data, where)
 
 
 def build_bundle(

@@ -7,7 +7,6 @@ Example:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from bpfseal.bundle.media import LAYOUT_FILE
 from bpfseal.bundle.writing import is_folder, made_folders
 from bpfseal.cli.inputs import STDIO, shown
 from bpfseal.cli.options import Options
+from bpfseal.cli.streams import write_stdout
 from bpfseal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SUFFIX: Final = ".bpfseal"
 def add_output_options(options: Options) -> None:
     """Declare the options that `destinations` interprets."""
     options.add("-o", "--output", metavar="FILE|DIR", help="where to write, - for stdout")
-    options.flag("--unpacked", help="write bundles as directories")
+    options.flag("--unpacked", help="write bundles as directories", local=True)
 
 
 def destinations(inputs: Sequence[str], output: str | None, *, unpacked: bool) -> list[str]:
@@ -88,7 +88,7 @@ def write_layout_output(files: Mapping[str, bytes], path: str) -> None:
     from bpfseal.bundle.store import write_layout
 
     if path == STDIO:
-        sys.stdout.buffer.write(write_tar(files))
+        write_stdout(write_tar(files))
         return
     with made_folders(Path(path).parent):
         write_layout(files, path)

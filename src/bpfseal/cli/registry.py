@@ -28,7 +28,9 @@ def add_registry_options(options: Options) -> None:
         metavar="SECONDS",
         default=int(DEFAULT_TIMEOUT),
         help="how long the whole exchange may take",
+        local=True,
     )
+    options.together("--password-file", "--password-env")
 
 
 def _seconds(text: str) -> int:

@@ -22,10 +22,11 @@ from typing import Final, TypeVar
 from bpfseal.bpf.uapi import KeyringId, MapType, ProgFlag, ProgType
 from bpfseal.bundle.integrity import check_metadata as check_digest_of_metadata
 from bpfseal.bundle.model import SignedLoader
-from bpfseal.errors import KernelError, UsageError
+from bpfseal.errors import KernelError, UsageError, VerificationError
 from bpfseal.kernel.hints import advise
 from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
 from bpfseal.loader.model import LOADER_LICENSE, LOADER_MAP_NAME, LOADER_PROG_NAME, Loader
+from bpfseal.scheme import UNSIGNED
 from bpfseal.signals import undisturbed
 
 REFUSED_STEPS: Final = ("map_hash", "btf_load", "prog_load")
@@ -69,6 +70,7 @@ def load(
     signed: SignedLoader,
     *,
     signature: int = 0,
+    unsigned: bool = False,
     keyring_id: int = KeyringId.SESSION,
     check_metadata: bool = True,
     host_values: HostValues | None = None,
@@ -77,8 +79,10 @@ def load(
 
     Args:
         kernel: the kernel to load on.
-        signed: the loader; without signatures it is loaded unsigned.
+        signed: the loader.
         signature: which of its signatures to use.
+        unsigned: load it without a signature, of whatever scheme it is: nobody checks it then. It
+            must have none.
         keyring_id: where the kernel looks for the signer's key.
         check_metadata: compare the metadata with the digest in the instructions first. Without
             it a refused loader closes the fds that the metadata names.
@@ -88,11 +92,13 @@ def load(
         The fds of maps and programs, which belong to the caller.
 
     Raises:
-        VerificationError: the metadata is not what the instructions carry the digest of.
+        VerificationError: it is not signed and `unsigned` was not asked for, or the other way
+            round; or the metadata is not what the instructions carry the digest of.
         UsageError: no such signature, or host values for a loader that takes none.
         KernelError: the kernel or the loader refused; `step` says where, `hint` what to do.
             Whatever was opened is closed again.
     """
+    require_signature(signed, unsigned=unsigned)
     if signed.signatures and not 0 <= signature < len(signed.signatures):
         count = len(signed.signatures)
         raise UsageError(f"no signature {signature}", hint=f"there are {count}, from 0")
@@ -113,6 +119,33 @@ def load(
         advice = advise(error, signed, kernel.accepted_scheme())
         error.hint, error.is_environment = error.hint or advice.hint, advice.is_environment
         raise
+
+
+def require_signature(signed: SignedLoader, *, unsigned: bool) -> None:
+    """Refuse a loader without a signature, unless that is asked for, and one with, if it is.
+
+    A kernel loads what has no signature like any program. So it must never happen under the name
+    of a scheme that has one, nor for a loader that carries signatures over which nobody looks.
+
+    Raises:
+        VerificationError: see above.
+    """
+    name = signed.loader.scheme_name
+    if unsigned:
+        if signed.signatures:
+            raise VerificationError(
+                f"the variant {name} carries signatures, which a load without would not check",
+                hint="load it as signed, or build the object with --scheme unsigned",
+            )
+    elif not signed.loader.scheme.signed_parts:
+        raise VerificationError(
+            f"a loader of scheme {name}: nobody checks it", hint=f"--scheme {name} asks for that"
+        )
+    elif not signed.signatures:
+        raise VerificationError(
+            f"the variant {name} is not signed",
+            hint=f"bpfseal sign; without a signature only --scheme {UNSIGNED.name} loads",
+        )
 
 
 def _load_program(

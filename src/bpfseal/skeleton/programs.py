@@ -16,6 +16,7 @@ from bpfseal.errors import KernelError
 from bpfseal.kernel.protocol import MapKernel, TestResult
 from bpfseal.loader.model import ProgramEntry
 from bpfseal.skeleton.attach import attach
+from bpfseal.skeleton.handle import Handle
 from bpfseal.skeleton.links import Link
 
 
@@ -24,14 +25,13 @@ class Program:
 
     Attributes:
         entry: its facts.
-        fd: its fd, which belongs to the skeleton.
         links: the links that `attach` made.
     """
 
-    def __init__(self, kernel: MapKernel, fd: int, entry: ProgramEntry) -> None:
+    def __init__(self, kernel: MapKernel, handle: Handle, entry: ProgramEntry) -> None:
         self._kernel = kernel
+        self._handle = handle
         self.entry = entry
-        self.fd = fd
         self.links: list[Link] = []
 
     @property
@@ -43,6 +43,15 @@ class Program:
     def type(self) -> ProgType:
         """The program type."""
         return ProgType(self.entry.type)
+
+    @property
+    def fd(self) -> int:
+        """The fd, which belongs to the skeleton.
+
+        Raises:
+            UsageError: the skeleton is closed; so do `attach` and `run`.
+        """
+        return self._handle.fd
 
     def fileno(self) -> int:
         """The fd, so that a program is taken wherever a file is."""

@@ -48,7 +48,7 @@ def kernel() -> Iterator[LinuxKernel]:
 
 
 def test_an_unsigned_loader_makes_its_maps_and_programs(kernel: LinuxKernel) -> None:
-    skeleton = load(kernel, SignedLoader(socket_filter("unsigned")))
+    skeleton = load(kernel, SignedLoader(socket_filter("unsigned")), unsigned=True)
     assert list(skeleton.map_fds) == ["counts", "rodata"]
     assert list(skeleton.prog_fds) == ["filter"]
     opened = [*skeleton.map_fds.values(), *skeleton.prog_fds.values()]
@@ -70,7 +70,7 @@ def test_a_refused_loader_leaves_nothing_behind(kernel: LinuxKernel, scheme: str
 def test_a_refused_program_brings_the_verifiers_reason(kernel: LinuxKernel) -> None:
     loader = socket_filter("kfunc")
     with pytest.raises(KernelError) as refused:
-        load(kernel, SignedLoader(loader))
+        load(kernel, SignedLoader(loader), unsigned=True)
     assert refused.value.step == "prog_load"
     assert refused.value.errno_name in ("EINVAL", "ENOENT", "EACCES")
 

@@ -20,10 +20,14 @@ KEY_TYPES: Final = ("rsa2048", "rsa3072", "rsa4096", "p256", "p384", *ML_DSA)
 
 def configure(options: Options) -> None:
     """Declare the options."""
-    options.add("--type", choices=KEY_TYPES, default="rsa2048", help="kind of key")
+    options.add("--type", choices=KEY_TYPES, default="rsa2048", help="kind of key", local=True)
     options.add("--out", metavar="DIR", default=".", help="where to write key and certificate")
     options.add(
-        "--common-name", metavar="NAME", default="bpfseal signing key", help="certificate's subject"
+        "--common-name",
+        metavar="NAME",
+        default="bpfseal signing key",
+        help="certificate's subject",
+        local=True,
     )
     add_passphrase_options(options)
     options.flag("--force", help="replace files that are there")

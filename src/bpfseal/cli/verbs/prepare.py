@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, STDIO, naming, read_input, shown, variants
 from bpfseal.cli.options import Options
 from bpfseal.cli.outputs import stem
+from bpfseal.cli.streams import write_stdout
 from bpfseal.cli.target import add_target_options, read_target
 from bpfseal.cli.verbs.sign import HASHES
 from bpfseal.errors import UsageError
@@ -27,7 +27,7 @@ def configure(options: Options) -> None:
     """Declare the arguments and options."""
     options.argument("input", metavar="IN", help="object or bundle, - for stdin")
     options.add("--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="what to prepare")
-    options.add("--hash", choices=HASHES, default="sha256", help="digest to sign")
+    options.add("--hash", choices=HASHES, default="sha256", help="digest to sign", local=True)
     options.add("-o", "--output", metavar="FILE|DIR", help="where to write, - for stdout")
     add_target_options(options)
 
@@ -73,7 +73,7 @@ def _to_stdout(found: list[Preparation], console: Console) -> int:
         raise UsageError("--json needs stdout for itself", hint="-o FILE")
     if len(found) > 1:
         raise UsageError("several payloads do not fit into stdout", hint="--scheme, or -o DIR")
-    sys.stdout.buffer.write(found[0].payload)
+    write_stdout(found[0].payload)
     return 0
 
 

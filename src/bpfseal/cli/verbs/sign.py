@@ -35,10 +35,19 @@ def configure(options: Options) -> None:
     """Declare the arguments and options."""
     options.argument("inputs", nargs="+", metavar="IN", help="object or bundle, - for stdin")
     add_credential_options(options)
-    options.add("--hash", choices=HASHES, default="sha256", help="digest that is signed")
+    options.add(
+        "--hash", choices=HASHES, default="sha256", help="digest that is signed", local=True
+    )
     options.add("--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="variants to sign")
     add_revision_option(options)
-    options.add("--jobs", type=_jobs, default=1, metavar="N", help="processes, 0: one per CPU")
+    options.add(
+        "--jobs",
+        type=_jobs,
+        default=1,
+        metavar="N",
+        help="processes, 0: one per CPU",
+        local=True,
+    )
     add_target_options(options)
     add_output_options(options)
 

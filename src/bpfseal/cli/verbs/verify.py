@@ -40,7 +40,8 @@ def configure(options: Options) -> None:
         repeatable=True,
         help="it must load on this kernel, and others do not matter; may be given again",
     )
-    options.flag("--strict", help="a warning is a failure")
+    options.flag("--strict", help="a warning is a failure", local=True)
+    options.together("--certificate", "--trust")
 
 
 @dataclass(frozen=True, slots=True)
