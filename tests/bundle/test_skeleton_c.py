@@ -196,7 +196,7 @@ def test_a_skeleton_loads_whatever_a_timer_does(tmp_path: Path, period: int) -> 
         'printf("%d\\n", sigismember(&mask, SIGTERM));\n'
         "return 0; }\n"
     )
-    header = c_skeleton(bundle_of(writer.read(), "unsigned"))
+    header = c_skeleton(bundle_of(writer.read(), "unsigned"), unsigned=True)
     lines = output_of(compiled(tmp_path, header, code))
     if lines[0] == str(-errno.EPERM):
         pytest.skip("this process may not load BPF programs")

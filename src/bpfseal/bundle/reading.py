@@ -15,13 +15,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bpfseal.bundle.files import read_file
 from bpfseal.bundle.kind import Kind, kind_of
 from bpfseal.bundle.layout import decode
 from bpfseal.bundle.media import MAX_BUNDLE_SIZE
 from bpfseal.bundle.model import Bundle
 from bpfseal.bundle.store import read_layout, unpack
 from bpfseal.errors import InputError
+from bpfseal.input_file import read_file
 
 
 def bundle_of(data: bytes, where: str) -> Bundle:
