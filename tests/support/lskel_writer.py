@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bpfseal.bundle.model import SignedLoader
-from bpfseal.loader.reading import read_loader
+
+from .following import read_loader
 
 _PER_LINE = 19
 
