@@ -181,7 +181,7 @@ def test_the_metadata_must_be_what_the_instructions_check(scheme: str) -> None:
         ({"opts_other": b"x"}, "opts_other is unknown"),
         ({"opts_insn": b"\x95" + bytes(7)}, "does not begin like a loader"),
         ({"opts_insn": b"\xbf\x16" + bytes(5)}, "does not begin like a loader"),
-        ({"opts_insn": b"\xbf\x16" + bytes(6)}, "the loader makes 0 maps, the struct has 4"),
+        ({"opts_insn": b"\xbf\x16" + bytes(6)}, "no loader that a generator makes"),
     ],
 )
 def test_a_header_that_contradicts_itself_is_refused(
@@ -200,13 +200,13 @@ def test_a_signature_comes_with_the_exclusive_hash() -> None:
     [
         ("\t\tstruct bpf_map_desc started;\n", "", "the loader makes 4 maps, the struct has 3"),
         ("\t\tstruct bpf_prog_desc on_exit;\n", "", "loads 2 programs, the struct has 1"),
-        ("struct bpf_prog_desc on_exit", "struct bpf_prog_desc on_exot", "has another name"),
+        ("struct bpf_prog_desc on_exit", "struct bpf_prog_desc on_exot", "program on_exot: name"),
     ],
 )
 def test_the_struct_must_fit_the_loader(old: str, new: str, reason: str) -> None:
     text = header_of(signed("unsigned"))
     assert old in text
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises((InputError, VerificationError), match=reason):
         imported(text.replace(old, new))
 
 

@@ -426,10 +426,10 @@ def test_tracepoints_never_become_code() -> None:
 def test_a_list_of_maps_that_the_loader_does_not_make_is_refused() -> None:
     bundle = bundle_of(example("exectrace"), "unsigned")
     maps = bundle.variants[0].loader.maps
-    with pytest.raises(InputError, match="the loader makes 4 maps, the list has 3"):
+    with pytest.raises(VerificationError, match="says number of maps 3, the loader 4"):
         c_skeleton(changed(bundle, maps=maps[1:]))
     wrong = tuple(replace(entry, value_size=entry.value_size + 1) for entry in maps)
-    with pytest.raises(InputError, match="no initial value of its size"):
+    with pytest.raises(VerificationError, match="value_size"):
         c_skeleton(changed(bundle, maps=wrong))
 
 

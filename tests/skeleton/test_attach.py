@@ -20,7 +20,7 @@ from bpfseal.bpf.uapi import AttachType, ProgType
 from bpfseal.errors import BpfsealError, InputError, UsageError
 from bpfseal.kernel.linux.kernel import LinuxKernel
 from bpfseal.loader.model import ProgramEntry
-from bpfseal.object.sections import SECTIONS
+from bpfseal.sections import SECTIONS
 from bpfseal.skeleton.arguments import Arguments, MissingArgumentError
 from bpfseal.skeleton.attach import attach, how_to_attach
 from bpfseal.skeleton.elf_symbols import function_offsets

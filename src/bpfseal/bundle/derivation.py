@@ -28,8 +28,7 @@ from bpfseal.errors import InputError, VerificationError
 from bpfseal.loader.checks import CHECKS
 from bpfseal.loader.model import Loader, MapEntry, ProgramEntry
 from bpfseal.loader.reading import LoadedProgram, LoaderReading, MadeMap, read_loader
-from bpfseal.object.maps import MAPS_SECTION
-from bpfseal.object.sections import SectionDef, attach_lookup, find_section
+from bpfseal.sections import MAPS_SECTION, SectionDef, attach_lookup, find_section
 
 _NAME_SIZE: Final = OBJ_NAME_LEN - 1
 _DATA_NAME: Final = re.compile(r"(?P<object>.*?)(?P<section>\.(?:rodata|data|bss|kconfig).*)")

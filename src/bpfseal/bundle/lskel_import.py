@@ -33,8 +33,8 @@ from bpfseal.loader.model import (
     ProgramEntry,
 )
 from bpfseal.loader.reading import LoadedProgram, LoaderReading, MadeMap, read_loader
-from bpfseal.object.sections import SECTIONS, attach_lookup
 from bpfseal.scheme import LOADTIME, SCHEMES, UNSIGNED
+from bpfseal.sections import SECTIONS, attach_lookup
 from bpfseal.signing import cms
 from bpfseal.signing.certificate import Certificate
 

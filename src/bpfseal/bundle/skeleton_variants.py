@@ -54,15 +54,15 @@ def chosen_variants(bundle: Bundle) -> tuple[SignedLoader, ...]:
         InputError: the variants differ in maps or programs, or a name is no identifier.
     """
     variants = loadable_variants(bundle)
-    for variant in variants:
-        check_metadata(variant.loader)
-        check_loader_btf(variant.loader)
-        check_config(variant.loader)
     loader = variants[0].loader
     idents = (entry.ident for entry in loader.maps)
     for name in (bundle.name, *idents, *(entry.name for entry in loader.programs)):
         if not is_identifier(name):
             raise InputError(f"{name!r} is no name for source code", where=bundle.name)
+    for variant in variants:
+        check_metadata(variant.loader)
+        check_loader_btf(variant.loader)
+        check_config(variant.loader)
     return variants
 
 

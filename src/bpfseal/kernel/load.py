@@ -14,18 +14,20 @@ Example:
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeVar
 
 from bpfseal.bpf.uapi import KeyringId, MapType, ProgFlag, ProgType
+from bpfseal.bundle.derivation import check_config
 from bpfseal.bundle.integrity import check_metadata as check_digest_of_metadata
 from bpfseal.bundle.model import SignedLoader
-from bpfseal.errors import KernelError, UsageError
+from bpfseal.errors import KernelError, UsageError, VerificationError
 from bpfseal.kernel.hints import advise
 from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
-from bpfseal.loader.model import LOADER_LICENSE, LOADER_MAP_NAME, LOADER_PROG_NAME, Loader
+from bpfseal.loader.model import LOADER_LICENSE, LOADER_MAP_NAME, LOADER_PROG_NAME, Loader, MapEntry
 
 REFUSED_STEPS: Final = ("map_hash", "btf_load", "prog_load")
 """The steps in which a kernel does not take a loader; nothing of it has run yet."""
@@ -56,11 +58,14 @@ class LoadedSkeleton:
         signed: what was loaded.
         map_fds: the fds of the maps, by `MapEntry.ident`.
         prog_fds: the fds of the programs, by `ProgramEntry.name`.
+        maps: the facts of the maps, in the order of the loader; sizes are those that the kernel
+            says, which the host may have changed.
     """
 
     signed: SignedLoader
     map_fds: dict[str, int]
     prog_fds: dict[str, int]
+    maps: tuple[MapEntry, ...]
 
 
 def load(
@@ -79,15 +84,17 @@ def load(
         signed: the loader; without signatures it is loaded unsigned.
         signature: which of its signatures to use.
         keyring_id: where the kernel looks for the signer's key.
-        check_metadata: compare the metadata with the digest in the instructions first. Without
-            it a refused loader closes the fds that the metadata names.
+        check_metadata: compare the metadata with the digest in the instructions first, and the
+            config with what the loader says. Without it a refused loader closes the fds that the
+            metadata names.
         host_values: what the host sets in place of the signer's values.
 
     Returns:
         The fds of maps and programs, which belong to the caller.
 
     Raises:
-        VerificationError: the metadata is not what the instructions carry the digest of.
+        VerificationError: the metadata is not what the instructions carry the digest of, the config
+            is not the loader's, or what the loader handed back is not what it should have made.
         UsageError: no such signature, or host values for a loader that takes none.
         KernelError: the kernel or the loader refused; `step` says where, `hint` what to do.
             Whatever was opened is closed again.
@@ -103,11 +110,12 @@ def load(
         )
     if check_metadata:
         check_digest_of_metadata(signed.loader)
+        check_config(signed.loader)
     cms = signed.signatures[signature].cms if signed.signatures else None
     try:
         with ExitStack() as temporary:
-            prog_fd = _load_program(kernel, signed.loader, cms, keyring_id, temporary)
-            return _run(kernel, signed, prog_fd, host_values or HostValues())
+            fds = _load_program(kernel, signed.loader, cms, keyring_id, temporary)
+            return _run(kernel, signed, fds, host_values or HostValues())
     except KernelError as error:
         advice = advise(error, signed, kernel.accepted_scheme())
         error.hint, error.is_environment = error.hint or advice.hint, advice.is_environment
@@ -116,12 +124,18 @@ def load(
 
 def _load_program(
     kernel: Kernel, loader: Loader, cms: bytes | None, keyring_id: int, temporary: ExitStack
-) -> int:
-    """Make the metadata map and load the loader; `temporary` closes all fds."""
+) -> list[int]:
+    """Make the metadata map and load the loader; `temporary` closes all fds.
+
+    Returns:
+        These fds; the last one is the loader.
+    """
     scheme = loader.scheme
     is_signed = cms is not None
+    fds: list[int] = []
 
     def keep(fd: int) -> int:
+        fds.append(fd)
         temporary.callback(close_quietly, kernel, fd)
         return fd
 
@@ -154,13 +168,15 @@ def _load_program(
         signature=cms,
         keyring_id=keyring_id if is_signed else 0,
     )
-    return keep(_step("prog_load", lambda: kernel.prog_load(request)))
+    keep(_step("prog_load", lambda: kernel.prog_load(request)))
+    return fds
 
 
 def _run(
-    kernel: Kernel, signed: SignedLoader, prog_fd: int, host_values: HostValues
+    kernel: Kernel, signed: SignedLoader, temporary_fds: Sequence[int], host_values: HostValues
 ) -> LoadedSkeleton:
-    """Run the loader and read the fds out of its context."""
+    """Run the loader, the last of the temporary fds, and read the fds out of its context."""
+    prog_fd = temporary_fds[-1]
     loader = signed.loader
     ctx = bytearray(loader.ctx_size.to_bytes(4, loader.byteorder).ljust(loader.ctx_size, b"\0"))
     pointers: dict[int, bytes] = {}
@@ -177,14 +193,67 @@ def _run(
         message = f"the context came back with {len(after)} of {loader.ctx_size} bytes"
         raise KernelError(errno.EFAULT, message, step="prog_run")
 
-    def fd_at(offset: int) -> int:
-        return int.from_bytes(after[offset : offset + 4], loader.byteorder, signed=True)
+    return _taken_over(kernel, signed, after, temporary_fds)
 
+
+def _taken_over(
+    kernel: Kernel, signed: SignedLoader, ctx: bytes, temporary_fds: Collection[int]
+) -> LoadedSkeleton:
+    """Read the fds out of the context and check that each is what it should be.
+
+    Raises:
+        VerificationError: the loader handed back something else. The fds that it made are closed.
+    """
+    loader = signed.loader
+
+    def fd_at(offset: int) -> int:
+        return int.from_bytes(ctx[offset : offset + 4], loader.byteorder, signed=True)
+
+    map_fds = [fd_at(loader.map_fd_offset(number)) for number in range(len(loader.maps))]
+    prog_fds = [fd_at(loader.prog_fd_offset(number)) for number in range(len(loader.programs))]
+    fds = [*map_fds, *prog_fds]
+    made = {fd for fd in fds if fd > 0} - set(temporary_fds)
+    with ExitStack() as failed:
+        for fd in made:
+            failed.callback(close_quietly, kernel, fd)
+        if len(made) < len(fds):
+            names = [entry.ident for entry in loader.maps]
+            names += [entry.name for entry in loader.programs]
+            wrong = next(n for n, fd in enumerate(fds) if fd not in made or fd in fds[:n])
+            raise VerificationError(
+                f"the loader handed back fd {fds[wrong]} for {names[wrong]}",
+                hint="fds are positive, and each is there once"
+                if fds[wrong]
+                else "an fd is never 0 if standard input is open",
+            )
+        maps = [_as_made(kernel, entry, fd) for entry, fd in zip(loader.maps, map_fds, strict=True)]
+        for program, fd in zip(loader.programs, prog_fds, strict=True):
+            found = _step("prog_info", partial(kernel.prog_info, fd))
+            if found.type != program.type:
+                raise VerificationError(f"fd {fd} is no program {program.name} of its type")
+        failed.pop_all()
     return LoadedSkeleton(
         signed,
-        {entry.ident: fd_at(loader.map_fd_offset(i)) for i, entry in enumerate(loader.maps)},
-        {entry.name: fd_at(loader.prog_fd_offset(i)) for i, entry in enumerate(loader.programs)},
+        {entry.ident: fd for entry, fd in zip(loader.maps, map_fds, strict=True)},
+        {entry.name: fd for entry, fd in zip(loader.programs, prog_fds, strict=True)},
+        tuple(maps),
     )
+
+
+def _as_made(kernel: Kernel, entry: MapEntry, fd: int) -> MapEntry:
+    """Return the facts of a map with the number of entries that the kernel says.
+
+    Raises:
+        VerificationError: it is not the map that was wanted: its values have another size.
+    """
+    found = _step("map_info", partial(kernel.map_info, fd))
+    wanted = entry.type, entry.key_size, entry.value_size
+    if (found.type, found.key_size, found.value_size) != wanted:
+        raise VerificationError(
+            f"map {entry.ident} is of type {found.type} with {found.key_size} bytes of key and "
+            f"{found.value_size} of value, the config says {wanted}"
+        )
+    return replace(entry, max_entries=found.max_entries)
 
 
 def _step(name: str, call: Callable[[], T]) -> T:

@@ -35,8 +35,8 @@ from bpfseal.loader.model import (
     ProgramEntry,
 )
 from bpfseal.object.model import BpfObject, Function, MapSource, MapSpec
-from bpfseal.object.sections import attach_lookup
 from bpfseal.scheme import SCHEMES, Scheme
+from bpfseal.sections import attach_lookup
 
 _MAX_ATTACH_TARGET = 127
 _MAP_IN_MAP = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)

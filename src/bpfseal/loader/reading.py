@@ -38,8 +38,8 @@ from bpfseal.loader.emitter import FD_ARRAY_SIZE, MAX_KFUNC_BTFS, MAX_MAPS, PROL
 from bpfseal.loader.forms import Form, forms_of
 from bpfseal.loader.frame import Frame
 from bpfseal.loader.model import CTX_HEADER_SIZE, MAP_DESC_SIZE, PROG_DESC_SIZE
-from bpfseal.object.sections import attach_lookup
 from bpfseal.scheme import KFUNC
+from bpfseal.sections import attach_lookup
 
 _MAP_IN_MAP: Final = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _KEY_SIZE: Final = 4

@@ -17,8 +17,8 @@ from bpfseal.btf.kinds import Kind, Linkage
 from bpfseal.errors import InputError, UnsupportedError
 from bpfseal.object.elf import Elf, ElfSection
 from bpfseal.object.model import Function, MapSource, MapSpec
+from bpfseal.sections import MAPS_SECTION
 
-MAPS_SECTION = ".maps"
 _POINTER_SIZE = 8
 _KEY_SIZE = 4
 MAX_VALUE_SIZE = 0x7FFFFFFF

@@ -11,7 +11,7 @@ from bpfseal.bpf.insn import INSN_SIZE, ByteOrder
 from bpfseal.bpf.uapi import MapFlag
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.ext import BtfExt
-from bpfseal.object.sections import SectionDef
+from bpfseal.sections import SectionDef
 
 
 class MapSource(Enum):

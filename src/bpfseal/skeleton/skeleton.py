@@ -84,9 +84,10 @@ class Skeleton(Closing):
             ``data``. They are attributes of the skeleton, too.
     """
 
-    def __init__(self, kernel: MapKernel, loaded: LoadedSkeleton, loader: Loader) -> None:
+    def __init__(self, kernel: MapKernel, loaded: LoadedSkeleton) -> None:
         self.kernel = kernel
-        self.scheme = loaded.signed.loader.scheme_name
+        loader = replace(loaded.signed.loader, maps=loaded.maps)
+        self.scheme = loader.scheme_name
         self._description = Description(loader)
         self._open = ExitStack()
         for fd in (*loaded.map_fds.values(), *loaded.prog_fds.values()):
@@ -259,14 +260,7 @@ def load(
     if rodata or max_entries:
         values = _host_values(chosen.variants[0].loader, rodata or {}, max_entries or {})
     loaded = load_bundle(kernel, chosen, scheme=scheme, keyring_id=keyring_id, host_values=values)
-    loader = loaded.signed.loader
-    if max_entries:
-        entries = (
-            replace(entry, max_entries=max_entries.get(entry.ident, entry.max_entries))
-            for entry in loader.maps
-        )
-        loader = replace(loader, maps=tuple(entries))
-    return Skeleton(kernel, loaded, loader)
+    return Skeleton(kernel, loaded)
 
 
 def _bundle(given: Bundle | str | os.PathLike[str] | bytes) -> Bundle:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from bpfseal.bpf import attr
+from bpfseal.bpf.attr import AttrLayout
 from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
@@ -25,7 +26,14 @@ from bpfseal.kernel.linux.links import LinkCalls
 from bpfseal.kernel.linux.map_calls import MapCalls
 from bpfseal.kernel.linux.perf_events import PerfEventCalls
 from bpfseal.kernel.linux.syscalls import Buffer, bpf
-from bpfseal.kernel.protocol import NO_POINTERS, MapCreate, ProgLoad, RunResult
+from bpfseal.kernel.protocol import (
+    NO_POINTERS,
+    MapCreate,
+    MapInfo,
+    ProgInfo,
+    ProgLoad,
+    RunResult,
+)
 
 _LOG_SIZE: Final = 1 << 20
 
@@ -83,6 +91,15 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
         packed = attr.OBJ_GET_INFO_BY_FD.pack(bpf_fd=fd, info_len=layout.size, info=info.address)
         bpf(Cmd.OBJ_GET_INFO_BY_FD, bytearray(packed))
         return digest.data
+
+    def map_info(self, fd: int) -> MapInfo:
+        """Return the facts of a map."""
+        told = _info(fd, attr.MAP_INFO, "max_entries")
+        return MapInfo(told["type"], told["key_size"], told["value_size"], told["max_entries"])
+
+    def prog_info(self, fd: int) -> ProgInfo:
+        """Return the facts of a program."""
+        return ProgInfo(_info(fd, attr.PROG_INFO, "tag")["type"])
 
     def btf_load(self, data: bytes) -> int:
         """Load a BTF and return its fd."""
@@ -155,6 +172,14 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
             os.close(fd)
         except OSError as error:
             raise KernelError(error.errno or 0, error.strerror or "") from None
+
+
+def _info(fd: int, layout: AttrLayout, last: str) -> dict[str, int]:
+    """Ask for the facts of an object, up to a field; a kernel fills in what there is room for."""
+    info = Buffer(bytes(layout.end(last)))
+    packed = attr.OBJ_GET_INFO_BY_FD.pack(bpf_fd=fd, info_len=len(info.data), info=info.address)
+    bpf(Cmd.OBJ_GET_INFO_BY_FD, bytearray(packed))
+    return layout.unpack(info.data)
 
 
 def _reason(log: str) -> str:
