@@ -18,14 +18,24 @@ from bpfseal.kernel.load import LoadedSkeleton, load
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.lsm import Operation, ProgramFacts
 from bpfseal.kernel.model.verdict import Verdict
-from bpfseal.kernel.protocol import NO_POINTERS, Kernel, MapCreate, ProgLoad, RunResult
+from bpfseal.kernel.protocol import (
+    NO_POINTERS,
+    Kernel,
+    MapCreate,
+    MapInfo,
+    ProgInfo,
+    ProgLoad,
+    RunResult,
+)
 from bpfseal.loader import generate
 from bpfseal.object import read_object
 from bpfseal.scheme import SCHEMES
 
 from .support import (
     METADATA,
+    create_map_body,
     kfunc_call,
+    load_by_hand,
     loader_insns,
     make_loader,
     sha256,
@@ -89,13 +99,19 @@ class Failing:
         self._call("prog_run")
         return self._below.prog_run(fd, ctx, pointers)
 
+    def map_info(self, fd: int) -> MapInfo:
+        return self._below.map_info(fd)
+
+    def prog_info(self, fd: int) -> ProgInfo:
+        return self._below.prog_info(fd)
+
     def close(self, fd: int) -> None:
         self._below.close(fd)
 
 
 def test_the_steps_of_a_signed_loader_have_no_info_call() -> None:
     kernel = trusting_kernel()
-    load(kernel, sign_loader(make_loader()))
+    load_by_hand(kernel, sign_loader(make_loader()))
     assert steps(kernel) == [
         "map_create",
         "map_update",
@@ -103,6 +119,7 @@ def test_the_steps_of_a_signed_loader_have_no_info_call() -> None:
         "btf_load",
         "prog_load",
         "prog_run",
+        "map_info",  # of the map that came up, not of the metadata
     ]
     assert kernel.programs[0].verdict is Verdict.METADATA_VERIFIED
 
@@ -114,14 +131,15 @@ def test_a_scheme_that_wants_the_map_hash_asks_for_it_after_the_freeze(
     with_hash = replace(loader.scheme, wants_map_hash=True)
     monkeypatch.setitem(SCHEMES, "kfunc", with_hash)
     kernel = trusting_kernel()
-    load(kernel, sign_loader(loader))
+    load_by_hand(kernel, sign_loader(loader))
     assert steps(kernel)[2:4] == ["map_freeze", "map_hash"]
 
 
 def test_an_unsigned_loader_is_not_exclusive_not_frozen_not_signed() -> None:
     kernel = trusting_kernel()
-    load(kernel, SignedLoader(make_loader(loader_insns([mov64_imm(0, 0)]))), check_metadata=False)
-    assert steps(kernel) == ["map_create", "map_update", "btf_load", "prog_load", "prog_run"]
+    insns = loader_insns([mov64_imm(0, 0)], body=create_map_body())
+    load_by_hand(kernel, SignedLoader(make_loader(insns)))
+    assert steps(kernel)[:-1] == ["map_create", "map_update", "btf_load", "prog_load", "prog_run"]
     [program] = kernel.programs
     assert program.verdict is Verdict.UNSIGNED
 
@@ -129,7 +147,7 @@ def test_an_unsigned_loader_is_not_exclusive_not_frozen_not_signed() -> None:
 def test_the_fds_come_out_of_the_context_and_only_they_stay_open() -> None:
     kernel = trusting_kernel()
     before = kernel.open_fds
-    skeleton = load(kernel, sign_loader(make_loader()))
+    skeleton = load_by_hand(kernel, sign_loader(make_loader()))
     assert (skeleton.map_fds, skeleton.prog_fds) == ({"counts": 6}, {})
     assert kernel.open_fds == before | {6: "map "}
     assert kernel.map(6).value_size == 8
@@ -143,7 +161,7 @@ def test_a_refusal_names_its_step_and_leaves_no_fd_open(step: str) -> None:
     kernel: Kernel = Failing(model, step)
     before = model.open_fds
     with pytest.raises(KernelError) as refused:
-        load(kernel, sign_loader(make_loader()))
+        load_by_hand(kernel, sign_loader(make_loader()))
     assert (refused.value.step, refused.value.errno) == (step, EPERM)
     assert str(refused.value).startswith(f"{step}: -EPERM")
     assert model.open_fds == before
@@ -163,7 +181,7 @@ def test_a_negative_return_value_is_the_error_of_the_run_with_its_rule() -> None
 def test_a_loader_that_uses_more_context_than_it_gets_is_einval() -> None:
     insns = loader_insns(kfunc_call(sha256(METADATA)), body=[ldx_mem(op.DW, 1, 6, 4096)])
     with pytest.raises(KernelError) as refused:
-        load(trusting_kernel(), sign_loader(make_loader(insns)))
+        load_by_hand(trusting_kernel(), sign_loader(make_loader(insns)))
     assert (refused.value.step, refused.value.errno) == ("prog_run", EINVAL)
     assert "4104" in refused.value.rule
 
@@ -208,10 +226,11 @@ def test_an_unsigned_loader_whose_metadata_was_changed_is_refused_too() -> None:
 
 
 def test_a_loader_that_closes_the_fds_of_the_load_itself_does_no_harm() -> None:
-    body = [mov64_imm(1, 3), call_helper(Helper.SYS_CLOSE)]
+    body = [mov64_imm(1, 3), call_helper(Helper.SYS_CLOSE), *create_map_body()]
     insns = loader_insns(kfunc_call(sha256(METADATA)), body=body)
     kernel = trusting_kernel()
-    load(kernel, sign_loader(make_loader(insns)))
+    with pytest.raises(VerificationError, match="handed back fd 3 for counts"):
+        load_by_hand(kernel, sign_loader(make_loader(insns)))
     assert set(kernel.open_fds) == {0, 1, 2}
 
 
@@ -224,9 +243,9 @@ def test_the_signature_that_was_asked_for_is_used() -> None:
     signed = sign_loader(make_loader())
     foreign = replace(signed.signatures[0], cms=sign(b"something else"))
     both = SignedLoader(signed.loader, (foreign, *signed.signatures))
-    load(trusting_kernel(), both, signature=1)
+    load_by_hand(trusting_kernel(), both, signature=1)
     with pytest.raises(KernelError):
-        load(trusting_kernel(), both, signature=0)
+        load_by_hand(trusting_kernel(), both, signature=0)
 
 
 def _example(kernel: ModelKernel) -> LoadedSkeleton:
