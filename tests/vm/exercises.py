@@ -239,7 +239,7 @@ def multiple_probes(folder: Path) -> dict[str, Any]:
     assert libc
     with load(folder, "multiprobe") as skel:
         skel.bss.target = os.getpid()
-        skel.programs.on_kernel.attach()
+        skel.programs.on_kernel.attach(trust_sections=True)
         skel.programs.on_user.attach(path=libc[0], functions=["mkdir", "rmdir"])
         make_directory()
         answer = dict(skel.bss)
