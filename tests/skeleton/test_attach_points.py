@@ -51,9 +51,8 @@ def test_an_attach_point_that_no_signature_covers_is_not_used_without_an_argumen
 
 
 def test_a_return_probe_is_said_by_an_argument_too() -> None:
-    with _skeleton_of("kretprobe/vfs_mkdir", "kfunc") as (skel, _):
-        with pytest.raises(UncoveredError):
-            skel.programs.main.attach(function="vfs_mkdir")
+    with _skeleton_of("kretprobe/vfs_mkdir", "kfunc") as (skel, _), pytest.raises(UncoveredError):
+        skel.programs.main.attach(function="vfs_mkdir")
 
 
 @pytest.mark.parametrize("section", ["tp_btf/sched_switch", "lsm/file_open", "fentry/vfs_mkdir"])

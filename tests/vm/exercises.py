@@ -210,7 +210,7 @@ def probes(folder: Path) -> dict[str, Any]:
         for program in skel.programs.values():
             arguments = where if program.name in ("on_uprobe", "on_uretprobe") else {}
             try:
-                program.attach(**arguments)
+                program.attach(trust_sections=True, **arguments)
             except BpfsealError as error:
                 attached[program.name] = str(error)
             else:

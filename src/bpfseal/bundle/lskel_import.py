@@ -184,8 +184,8 @@ def _program_entries(header: LightSkeleton, reading: LoaderReading) -> tuple[Pro
 
 def _program_entry(name: str, loaded: LoadedProgram, tracepoint: str) -> ProgramEntry:
     fields, target = loaded.fields, loaded.attach_target
-    if not tracepoint.isprintable():
-        raise InputError(f"the tracepoint of {name} is no printable text")
+    if tracepoint and fields["prog_type"] not in _RAW_TRACEPOINTS:
+        raise InputError(f"{name} is attached to a raw tracepoint, and is no such program")
     return ProgramEntry(
         name=name,
         section=_section(fields, target, tracepoint),
