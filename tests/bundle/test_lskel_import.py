@@ -195,19 +195,26 @@ def test_a_signature_comes_with_the_exclusive_hash() -> None:
     assert "only one of opts_sig and opts_excl_hash" in str(error)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "reason"),
-    [
-        ("\t\tstruct bpf_map_desc started;\n", "", "the loader makes 4 maps, the struct has 3"),
-        ("\t\tstruct bpf_prog_desc on_exit;\n", "", "loads 2 programs, the struct has 1"),
-        ("struct bpf_prog_desc on_exit", "struct bpf_prog_desc on_exot", "program on_exot: name"),
-    ],
-)
-def test_the_struct_must_fit_the_loader(old: str, new: str, reason: str) -> None:
-    text = header_of(signed("unsigned"))
-    assert old in text
-    with pytest.raises((InputError, VerificationError), match=reason):
-        imported(text.replace(old, new))
+def test_the_struct_must_fit_the_loader() -> None:
+    variant = signed("unsigned")
+    loader = variant.loader
+    for changed, reason in (
+        (replace(loader, maps=loader.maps[:3]), "the loader makes 4 maps, the struct has 3"),
+        (replace(loader, programs=loader.programs[:1]), "loads 2 programs, the struct has 1"),
+        (
+            replace(loader, programs=(replace(loader.programs[0], name="other"),) * 2),
+            "at most 4096 different progs",
+        ),
+        (
+            replace(
+                loader,
+                programs=(loader.programs[0], replace(loader.programs[1], name="on_exot")),
+            ),
+            "program on_exot: name",
+        ),
+    ):
+        with pytest.raises((InputError, VerificationError), match=reason):
+            imported(header_of(replace(variant, loader=changed)))
 
 
 # Damage

@@ -51,7 +51,7 @@ def header_of(
     blobs |= replaced or {}
     reading = read_loader(loader.insns, loader.metadata, loader.byteorder)
     data: dict[str, bytes] = {}
-    for entry, command in zip(loader.maps, reading.maps(), strict=True):
+    for entry, command in zip(loader.maps, reading.maps(), strict=False):
         if entry.has_initial_value:
             value = reading.initial_value(command) or b""
             data[entry.ident] = blobs.pop(f"data {entry.ident}", value)

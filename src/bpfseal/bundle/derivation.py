@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from bpfseal.bpf.insn import ByteOrder
 from bpfseal.bpf.uapi import OBJ_NAME_LEN, ProgType
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.kinds import Kind
@@ -32,7 +33,20 @@ from bpfseal.sections import MAPS_SECTION, SectionDef, attach_lookup, find_secti
 
 _NAME_SIZE: Final = OBJ_NAME_LEN - 1
 _DATA_NAME: Final = re.compile(r"(?P<object>.*?)(?P<section>\.(?:rodata|data|bss|kconfig).*)")
+_NO_LOADER: Final = "instructions or metadata were changed, or belong to another scheme"
 _HINT: Final = "the config of the bundle is not the one of this loader"
+
+
+def derive(insns: bytes, metadata: bytes, byteorder: ByteOrder) -> LoaderReading:
+    """Return what a loader does.
+
+    Raises:
+        VerificationError: the bytes are no loader that a generator makes.
+    """
+    try:
+        return read_loader(insns, metadata, byteorder)
+    except InputError as error:
+        raise VerificationError(error.message, where=error.where, hint=_NO_LOADER) from None
 
 
 def check_config(loader: Loader) -> LoaderReading:
@@ -45,16 +59,16 @@ def check_config(loader: Loader) -> LoaderReading:
         VerificationError: the bytes are no loader that a generator makes, or one of another scheme,
             or the config says something else than they do.
     """
+    reading = derive(loader.insns, loader.metadata, loader.byteorder)
     try:
-        reading = read_loader(loader.insns, loader.metadata, loader.byteorder)
         for what, said, derived in _statements(loader, reading):
             if said != derived:
                 raise VerificationError(
                     f"the config says {what} {_shown(said)}, the loader {_shown(derived)}",
                     hint=_HINT,
                 )
-    except InputError as error:
-        raise VerificationError(error.message, where=error.where) from None
+    except InputError as error:  # its BTF
+        raise VerificationError(error.message, where=error.where, hint=_NO_LOADER) from None
     return reading
 
 

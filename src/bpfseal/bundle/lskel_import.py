@@ -18,7 +18,7 @@ from typing import Final
 
 from bpfseal.bpf.insn import INSN_SIZE, ByteOrder, mov64_reg
 from bpfseal.bpf.uapi import MapType, ProgType
-from bpfseal.bundle.derivation import check_config
+from bpfseal.bundle.derivation import check_config, derive
 from bpfseal.bundle.integrity import check_digest, check_loader_btf
 from bpfseal.bundle.lskel import LightSkeleton, parse_header
 from bpfseal.bundle.media import BTF_TYPE, INSNS_TYPE, METADATA_TYPE, SIGNATURE_TYPE, SIZE_LIMITS
@@ -32,7 +32,7 @@ from bpfseal.loader.model import (
     MapEntry,
     ProgramEntry,
 )
-from bpfseal.loader.reading import LoadedProgram, LoaderReading, MadeMap, read_loader
+from bpfseal.loader.reading import LoadedProgram, LoaderReading, MadeMap
 from bpfseal.scheme import LOADTIME, SCHEMES, UNSIGNED
 from bpfseal.sections import SECTIONS, attach_lookup
 from bpfseal.signing import cms
@@ -73,7 +73,7 @@ def import_header(data: bytes, where: str) -> Bundle:
         if (check := find_check(insns, byteorder)) is not None:
             bare = Loader(check.scheme_name, header.name, insns, metadata, b"", (), ())
             check_digest(bare, check.digest)
-        reading = read_loader(insns, metadata, byteorder)
+        reading = derive(insns, metadata, byteorder)
         scheme_name = _scheme_name(reading, is_signed=signature is not None)
         loader = Loader(
             scheme_name=scheme_name,
