@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from errno import EACCES, EBADMSG, EINVAL, EPERM
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from bpfseal.bpf.insn import call_helper, ldx_mem, mov64_imm
 from bpfseal.bpf.uapi import Helper
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.errors import KernelError, UsageError, VerificationError
-from bpfseal.kernel.load import LoadedSkeleton, load
+from bpfseal.kernel.load import HostValues, LoadedSkeleton, load
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.lsm import Operation, ProgramFacts
 from bpfseal.kernel.model.verdict import Verdict
@@ -34,6 +35,7 @@ from bpfseal.scheme import SCHEMES
 from .support import (
     METADATA,
     create_map_body,
+    key_pair,
     kfunc_call,
     load_by_hand,
     loader_insns,
@@ -165,6 +167,93 @@ def test_a_refusal_names_its_step_and_leaves_no_fd_open(step: str) -> None:
     assert (refused.value.step, refused.value.errno) == (step, EPERM)
     assert str(refused.value).startswith(f"{step}: -EPERM")
     assert model.open_fds == before
+
+
+class Answering(ModelKernel):
+    """A kernel whose loader hands back other fds than it made: by number of the place."""
+
+    def __init__(self, changed: Mapping[int, int]) -> None:
+        super().__init__()
+        self.changed = changed
+        self.keyrings.add_key(-3, key_pair().certificate_der)
+
+    def prog_run(
+        self, fd: int, ctx: bytes, pointers: Mapping[int, bytes] = NO_POINTERS
+    ) -> RunResult:
+        result = super().prog_run(fd, ctx, pointers)
+        after = bytearray(result.ctx)
+        loader = _signed_example().loader
+        places = [loader.map_fd_offset(number) for number in range(len(loader.maps))]
+        places += [loader.prog_fd_offset(number) for number in range(len(loader.programs))]
+        for place, handed_back in self.changed.items():
+            if handed_back < -100:  # the same as another place
+                other = places[handed_back + 200]
+                after[places[place] : places[place] + 4] = after[other : other + 4]
+            else:
+                number = handed_back.to_bytes(4, "little", signed=True)
+                after[places[place] : places[place] + 4] = number
+        return RunResult(result.retval, bytes(after))
+
+
+SAME_AS = -200
+"""Plus the number of a place: what is there."""
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({0: 0}, "handed back fd 0 for started"),
+        ({5: 0}, "handed back fd 0 for on_exit"),
+        ({1: -9}, "handed back fd -9 for events"),
+        ({1: SAME_AS + 0}, "for events"),
+        ({5: SAME_AS + 4}, "for on_exit"),
+        ({5: SAME_AS + 0}, "for on_exit"),
+        ({0: 3}, "handed back fd 3 for started"),  # of the metadata, which the load closes
+        ({0: SAME_AS + 1, 1: SAME_AS + 1}, "for events"),
+        ({2: 57}, "57"),
+    ],
+)
+def test_fds_that_come_back_are_checked_and_only_the_loaders_own_are_closed(
+    changed: dict[int, int], reason: str
+) -> None:
+    kernel = Answering(changed)
+    kernel.open_file("journal", 57)
+    with pytest.raises((VerificationError, KernelError), match=reason):
+        load(kernel, _signed_example())
+    left = set(kernel.open_fds)
+    assert {0, 1, 2, 57} <= left, "what the process had open is not the loader's to close"
+    assert 3 not in left
+
+
+def test_maps_of_other_sizes_than_wanted_are_refused_before_they_are_used() -> None:
+    """kernel/bpf/syscall.c bpf_map_get_info_by_fd says how much the kernel writes."""
+    signed = _signed_example()
+    started = signed.loader.maps[0]
+    for size in ("key_size", "value_size", "type"):
+        wrong: dict[str, Any] = {size: 9}
+        maps = (replace(started, **wrong), *signed.loader.maps[1:])
+        kernel = trusting_kernel()
+        before = kernel.open_fds
+        with pytest.raises(VerificationError, match="map started is of type"):
+            load(
+                kernel,
+                replace(signed, loader=replace(signed.loader, maps=maps)),
+                check_metadata=False,
+            )
+        assert len(kernel.open_fds) == len(before) + 1, "what is not as wanted is not closed"
+
+
+def test_the_number_of_entries_is_the_kernels() -> None:
+    signed = _signed_example()
+    values = HostValues(max_entries={"started": 77})
+    loaded = load(trusting_kernel(), signed, host_values=values)
+    assert loaded.maps[0] == replace(signed.loader.maps[0], max_entries=77)
+    assert loaded.maps[1:] == signed.loader.maps[1:]
+
+
+def _signed_example() -> SignedLoader:
+    obj = read_object(EXAMPLE.read_bytes(), EXAMPLE.name)
+    return sign_loader(generate(obj, "kfunc"))
 
 
 def test_a_negative_return_value_is_the_error_of_the_run_with_its_rule() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def nothing() -> ObjectWriter:
     return ObjectWriter()
 
 
-OBJECTS = {
+OBJECTS: dict[str, Callable[[], ObjectWriter]] = {
     "everything": everything,
     "everything, big-endian": lambda: everything("big"),
     "program array": program_array,
@@ -115,6 +116,11 @@ def test_no_border_inside_of_a_slot_is_one_either() -> None:
             read_loader(insns, metadata, "little")
 
 
+def with_part(loader: Loader, part: str, data: bytes) -> Loader:
+    changes: dict[str, Any] = {part: data}
+    return replace(loader, **changes)
+
+
 def refused(loader: Loader, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         reading(loader)
@@ -169,7 +175,7 @@ def test_damage_never_raises_anything_else(scheme: str) -> None:
     for part in ("insns", "metadata"):
         for damaged in mutations(getattr(loader, part), 800, seed=3):
             try:
-                reading(replace(loader, **{part: damaged}))
+                reading(with_part(loader, part, damaged))
             except BpfsealError:
                 outcomes.append("refused")
             else:

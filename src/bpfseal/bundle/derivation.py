@@ -126,17 +126,39 @@ def _map_statements(
     prefix = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in object_name)
     if not prefix.startswith(matched["object"]):
         yield "object name", object_name, f"{matched['object']}..."
-    stem = "".join(c if c.isalnum() else "_" for c in matched["section"][1:])
-    is_cut = len(made.name) == _NAME_SIZE  # the reference tool's member is the whole section name
-    tail = entry.ident.removeprefix(stem)
-    if tail and not (entry.ident.startswith(stem) and (is_cut or re.fullmatch(r"_\d+", tail))):
+    stem = _sanitized(matched["section"])
+    if entry.ident.startswith(stem) and _may_be_cut(made):
+        return  # the reference tool's member is the whole section name
+    if not re.fullmatch(rf"{re.escape(stem)}(_[0-9]+)?", entry.ident):
         yield f"{where} name", entry.ident, stem
+
+
+def _may_be_cut(made: MadeMap) -> bool:
+    """Whether the kernel's name of a section may be its beginning only.
+
+    Only the name of a custom section (``.rodata.config``) stands alone and may be so long.
+    Source: ``internal_map_name`` in tools/lib/bpf/libbpf.c.
+    """
+    return made.name.startswith(".") and len(made.name) == _NAME_SIZE
+
+
+def _sanitized(section: str) -> str:
+    """Return the identifier of a section of global data."""
+    return "".join(c if c.isalnum() else "_" for c in section[1:])
 
 
 def _whole_map_names(
     loader: Loader, reading: LoaderReading, btf: Btf
 ) -> Iterator[tuple[str, object, object]]:
-    """Yield the names of defined maps, which the object's BTF holds in their order."""
+    """Yield the names of sections and, in their order, of defined maps, which the BTF holds."""
+    for entry, made in zip(loader.maps, reading.maps, strict=True):
+        if made.initial_value is not None and _may_be_cut(made):
+            section = btf.type_by_id(made.fields["btf_value_type_id"])
+            known_as = _sanitized(made.name), _sanitized(section.name or made.name)
+            if re.sub(r"_[0-9]+\Z", "", entry.ident) not in known_as and (
+                entry.ident not in known_as
+            ):
+                yield "map name", entry.ident, known_as[1]
     datasec = btf.find(MAPS_SECTION, Kind.DATASEC)
     if datasec is None:
         return

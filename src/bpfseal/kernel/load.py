@@ -24,10 +24,17 @@ from bpfseal.bpf.uapi import KeyringId, MapType, ProgFlag, ProgType
 from bpfseal.bundle.derivation import check_config
 from bpfseal.bundle.integrity import check_metadata as check_digest_of_metadata
 from bpfseal.bundle.model import SignedLoader
-from bpfseal.errors import KernelError, UsageError, VerificationError
+from bpfseal.errors import BpfsealError, KernelError, UsageError, VerificationError
 from bpfseal.kernel.hints import advise
 from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
-from bpfseal.loader.model import LOADER_LICENSE, LOADER_MAP_NAME, LOADER_PROG_NAME, Loader, MapEntry
+from bpfseal.loader.model import (
+    LOADER_LICENSE,
+    LOADER_MAP_NAME,
+    LOADER_PROG_NAME,
+    Loader,
+    MapEntry,
+    ProgramEntry,
+)
 
 REFUSED_STEPS: Final = ("map_hash", "btf_load", "prog_load")
 """The steps in which a kernel does not take a loader; nothing of it has run yet."""
@@ -209,35 +216,53 @@ def _taken_over(
     def fd_at(offset: int) -> int:
         return int.from_bytes(ctx[offset : offset + 4], loader.byteorder, signed=True)
 
-    map_fds = [fd_at(loader.map_fd_offset(number)) for number in range(len(loader.maps))]
-    prog_fds = [fd_at(loader.prog_fd_offset(number)) for number in range(len(loader.programs))]
-    fds = [*map_fds, *prog_fds]
-    made = {fd for fd in fds if fd > 0} - set(temporary_fds)
+    places: list[tuple[str, int, MapEntry | ProgramEntry]] = [
+        *((e.ident, fd_at(loader.map_fd_offset(n)), e) for n, e in enumerate(loader.maps)),
+        *((e.name, fd_at(loader.prog_fd_offset(n)), e) for n, e in enumerate(loader.programs)),
+    ]
+    taken = set(temporary_fds)
+    maps: list[MapEntry] = []
+    fault: BpfsealError | None = None
     with ExitStack() as failed:
-        for fd in made:
-            failed.callback(close_quietly, kernel, fd)
-        if len(made) < len(fds):
-            names = [entry.ident for entry in loader.maps]
-            names += [entry.name for entry in loader.programs]
-            wrong = next(n for n, fd in enumerate(fds) if fd not in made or fd in fds[:n])
-            raise VerificationError(
-                f"the loader handed back fd {fds[wrong]} for {names[wrong]}",
-                hint="fds are positive, and each is there once"
-                if fds[wrong]
-                else "an fd is never 0 if standard input is open",
-            )
-        maps = [_as_made(kernel, entry, fd) for entry, fd in zip(loader.maps, map_fds, strict=True)]
-        for program, fd in zip(loader.programs, prog_fds, strict=True):
-            found = _step("prog_info", partial(kernel.prog_info, fd))
-            if found.type != program.type:
-                raise VerificationError(f"fd {fd} is no program {program.name} of its type")
+        for name, fd, entry in places:
+            try:
+                if fd <= 0 or fd in taken:
+                    raise VerificationError(
+                        f"the loader handed back fd {fd} for {name}",
+                        hint="an fd of a loader is positive, and each is there once",
+                    )
+                if isinstance(entry, MapEntry):
+                    maps.append(_as_made(kernel, entry, fd))
+                else:
+                    _check_program(kernel, entry, fd)
+            except BpfsealError as error:
+                fault = fault or error
+            else:
+                taken.add(fd)
+                failed.callback(close_quietly, kernel, fd)
+        if fault is not None:  # those that the kernel says are the loader's are closed, no others
+            raise fault
         failed.pop_all()
+    count = len(loader.maps)
     return LoadedSkeleton(
         signed,
-        {entry.ident: fd for entry, fd in zip(loader.maps, map_fds, strict=True)},
-        {entry.name: fd for entry, fd in zip(loader.programs, prog_fds, strict=True)},
+        {name: fd for name, fd, _ in places[:count]},
+        {name: fd for name, fd, _ in places[count:]},
         tuple(maps),
     )
+
+
+def _check_program(kernel: Kernel, entry: ProgramEntry, fd: int) -> None:
+    """Check that an fd is a program of the wanted type.
+
+    Raises:
+        VerificationError: it is one of another type.
+    """
+    found = _step("prog_info", partial(kernel.prog_info, fd))
+    if found.type != entry.type:
+        raise VerificationError(
+            f"program {entry.name} is of type {found.type}, the config says {entry.type}"
+        )
 
 
 def _as_made(kernel: Kernel, entry: MapEntry, fd: int) -> MapEntry:
