@@ -17,7 +17,6 @@ import errno
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Final, TypeVar
 
 from bpfseal.bpf.uapi import KeyringId, MapType, ProgFlag, ProgType
@@ -26,7 +25,7 @@ from bpfseal.bundle.integrity import check_metadata as check_digest_of_metadata
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.errors import BpfsealError, KernelError, UsageError, VerificationError
 from bpfseal.kernel.hints import advise
-from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
+from bpfseal.kernel.protocol import Kernel, MapCreate, MapInfo, ProgInfo, ProgLoad
 from bpfseal.loader.model import (
     LOADER_LICENSE,
     LOADER_MAP_NAME,
@@ -231,16 +230,18 @@ def _taken_over(
                         f"the loader handed back fd {fd} for {name}",
                         hint="an fd of a loader is positive, and each is there once",
                     )
-                if isinstance(entry, MapEntry):
-                    maps.append(_as_made(kernel, entry, fd))
-                else:
-                    _check_program(kernel, entry, fd)
-            except BpfsealError as error:
-                fault = fault or error
-            else:
+                found = _told(kernel, entry, fd)
                 taken.add(fd)
                 failed.callback(close_quietly, kernel, fd)
-        if fault is not None:  # those that the kernel says are the loader's are closed, no others
+                if isinstance(found, MapInfo) and isinstance(entry, MapEntry):
+                    maps.append(_as_made(entry, found))
+                elif found.type != entry.type:
+                    raise VerificationError(
+                        f"program {name} is of type {found.type}, the config says {entry.type}"
+                    )
+            except BpfsealError as error:
+                fault = fault or error
+        if fault is not None:  # what the kernel says is a map or program is closed, nothing else
             raise fault
         failed.pop_all()
     count = len(loader.maps)
@@ -252,26 +253,19 @@ def _taken_over(
     )
 
 
-def _check_program(kernel: Kernel, entry: ProgramEntry, fd: int) -> None:
-    """Check that an fd is a program of the wanted type.
-
-    Raises:
-        VerificationError: it is one of another type.
-    """
-    found = _step("prog_info", partial(kernel.prog_info, fd))
-    if found.type != entry.type:
-        raise VerificationError(
-            f"program {entry.name} is of type {found.type}, the config says {entry.type}"
-        )
+def _told(kernel: Kernel, entry: MapEntry | ProgramEntry, fd: int) -> MapInfo | ProgInfo:
+    """Return what the kernel says of an fd that should be this map or program."""
+    if isinstance(entry, MapEntry):
+        return _step("map_info", lambda: kernel.map_info(fd))
+    return _step("prog_info", lambda: kernel.prog_info(fd))
 
 
-def _as_made(kernel: Kernel, entry: MapEntry, fd: int) -> MapEntry:
+def _as_made(entry: MapEntry, found: MapInfo) -> MapEntry:
     """Return the facts of a map with the number of entries that the kernel says.
 
     Raises:
         VerificationError: it is not the map that was wanted: its values have another size.
     """
-    found = _step("map_info", partial(kernel.map_info, fd))
     wanted = entry.type, entry.key_size, entry.value_size
     if (found.type, found.key_size, found.value_size) != wanted:
         raise VerificationError(
