@@ -243,6 +243,17 @@ def test_maps_of_other_sizes_than_wanted_are_refused_before_they_are_used() -> N
         assert kernel.open_fds == before
 
 
+@pytest.mark.parametrize("size", [0, 7, 9])
+def test_values_of_the_host_have_the_size_that_the_loader_copies(size: int) -> None:
+    """bpf_copy_from_user in the loader reads as many bytes as the map's value has."""
+    kernel = trusting_kernel()
+    with pytest.raises(UsageError, match=f"map rodata takes 8 bytes, not {size}"):
+        load(kernel, _signed_example(), host_values=HostValues({"rodata": bytes(size)}))
+    with pytest.raises(UsageError, match="map other takes no bytes"):
+        load(kernel, _signed_example(), host_values=HostValues({"other": b""}))
+    assert kernel.trace == ()
+
+
 def test_the_number_of_entries_is_the_kernels() -> None:
     signed = _signed_example()
     values = HostValues(max_entries={"started": 77})

@@ -71,7 +71,7 @@ _OLD_OPTIONS: Final = (("opts_data", "data"), ("opts_insn", "insns"))
 
 _MEMBER_TOKEN: Final = re.compile(
     r"__attribute__\(\(packed\)\)|__attribute__\(\(aligned\([0-9]+\)\)\)"
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|[0-9]+|0x[0-9a-f]+|[;,*{}\[\]():= -]|\t"
+    r"|[A-Za-z_][A-Za-z0-9_]*|[0-9]+|0x[0-9a-f]+|[;,*{}\[\]():= -]|\t"
 )
 _NO_TYPES: Final = frozenset(
     {"asm", "__asm", "__asm__", "typeof", "__typeof__", "__typeof", "_Pragma", "__pragma"}
@@ -282,16 +282,17 @@ class _Parser:
 
     def members(self, ident: str) -> None:
         """Take the declarations of the variables of a section, up to the member of the struct."""
-        depth, before = 1, ""
+        depth, last = 1, ("", "")
         while depth > 1 or not self.accept(f"\t}} *{ident};"):
             line = self.peek()
             depth += line.count("{") - line.count("}")
             end = 0
             while end < len(line):
                 token = _MEMBER_TOKEN.match(line, end)
-                if token is None or token["name"] in _NO_TYPES or (before + token[0]) == "({":
+                if token is None or not _declares(*last, token[0].strip()):
                     self.refuse("the declaration of a variable")
-                before, end = token[0].strip() or before, token.end()
+                end = token.end()
+                last = (last[1], token[0].strip()) if token[0].strip() else last
             if depth < 1 or not line.startswith("\t\t") or not self.accept(line):
                 self.refuse(f"}} *{ident};")
 
@@ -416,7 +417,7 @@ class _Parser:
                 self.refuse(f"another array; {name} occurs twice")
             arrays[name] = self.blob(";")
         if missing := [name for name in ("opts_data", "opts_insn") if name not in arrays]:
-            self.refuse(f"no array {missing[0]}")
+            self.refuse(f"an array {missing[0]}")
         if self.has_keyring != ("opts_sig" in arrays):
             self.refuse("a signature if the struct has a keyring, and only then")
         left = {f"\t{line}" for name in arrays for line in _OPTIONS[name]} | {f"\t{_CONTEXT}"}
@@ -464,3 +465,18 @@ class _Parser:
             if variable.split("->")[0] not in self.data:
                 self.refuse("a variable")
         self.expect("#undef _Static_assert", "#endif", "}")
+
+
+def _declares(before: str, last: str, word: str) -> bool:
+    """Whether a word may follow two others in the declarations of members.
+
+    Parentheses are those of pointers to functions, and a number is all that an enumerator is set
+    to: there is no expression, no initializer, no body of a function.
+    """
+    if not word:
+        return True
+    if last == "(" and before != ")" and word != "*":
+        return False
+    if last == "=" and not (word == "-" or word[0].isdigit()):
+        return False
+    return word not in _NO_TYPES and (last, word) not in ((")", "{"), ("(", "{"))

@@ -117,6 +117,7 @@ def load(
     if check_metadata:
         check_digest_of_metadata(signed.loader)
         check_config(signed.loader)
+    _check_values(signed.loader, host_values or HostValues())
     cms = signed.signatures[signature].cms if signed.signatures else None
     try:
         with ExitStack() as temporary:
@@ -126,6 +127,18 @@ def load(
         advice = advise(error, signed, kernel.accepted_scheme())
         error.hint, error.is_environment = error.hint or advice.hint, advice.is_environment
         raise
+
+
+def _check_values(loader: Loader, values: HostValues) -> None:
+    """Check that the host's values have the sizes that the loader copies.
+
+    Raises:
+        UsageError: a map is not there, or its value has another size.
+    """
+    sizes = {entry.ident: entry.value_size for entry in loader.maps}
+    for ident, data in values.contents.items():
+        if sizes.get(ident) != len(data):
+            raise UsageError(f"map {ident} takes {sizes.get(ident, 'no')} bytes, not {len(data)}")
 
 
 def _load_program(
