@@ -13,6 +13,7 @@ import platform
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
+from errno import EINVAL
 from typing import Final
 
 from bpfseal.bpf import attr
@@ -36,6 +37,10 @@ from bpfseal.kernel.protocol import (
 )
 
 _LOG_SIZE: Final = 1 << 20
+_MAP_INFO_SIZES: Final = range(80, 160)
+_PROG_INFO_SIZES: Final = range(160, 256 + 1)
+"""Bytes of ``struct bpf_map_info`` and ``struct bpf_prog_info``, which grow from release to release
+(80 to 104 and 208 to 232 from 4.18 to 7.3). Those of links and BTFs have 64 bytes and fewer."""
 
 
 class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
@@ -94,12 +99,12 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
 
     def map_info(self, fd: int) -> MapInfo:
         """Return the facts of a map."""
-        told = _info(fd, attr.MAP_INFO, "max_entries")
+        told = _info(fd, attr.MAP_INFO, _MAP_INFO_SIZES, "map")
         return MapInfo(told["type"], told["key_size"], told["value_size"], told["max_entries"])
 
     def prog_info(self, fd: int) -> ProgInfo:
         """Return the facts of a program."""
-        return ProgInfo(_info(fd, attr.PROG_INFO, "tag")["type"])
+        return ProgInfo(_info(fd, attr.PROG_INFO, _PROG_INFO_SIZES, "program")["type"])
 
     def btf_load(self, data: bytes) -> int:
         """Load a BTF and return its fd."""
@@ -174,11 +179,22 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
             raise KernelError(error.errno or 0, error.strerror or "") from None
 
 
-def _info(fd: int, layout: AttrLayout, last: str) -> dict[str, int]:
-    """Ask for the facts of an object, up to a field; a kernel fills in what there is room for."""
-    info = Buffer(bytes(layout.end(last)))
-    packed = attr.OBJ_GET_INFO_BY_FD.pack(bpf_fd=fd, info_len=len(info.data), info=info.address)
-    bpf(Cmd.OBJ_GET_INFO_BY_FD, bytearray(packed))
+def _info(fd: int, layout: AttrLayout, sizes: range, kind: str) -> dict[str, int]:
+    """Ask for the facts of an object of a kind.
+
+    One command tells of every kind of object. Which kind it was is seen by how much of the room the
+    kernel filled (``bpf_obj_get_info_by_fd`` in kernel/bpf/syscall.c and what it calls).
+
+    Raises:
+        KernelError: EBADFD for no object of BPF, EINVAL for one of another kind.
+    """
+    info = Buffer(bytes(_PROG_INFO_SIZES[-1]))
+    packed = bytearray(
+        attr.OBJ_GET_INFO_BY_FD.pack(bpf_fd=fd, info_len=len(info.data), info=info.address)
+    )
+    bpf(Cmd.OBJ_GET_INFO_BY_FD, packed)
+    if attr.OBJ_GET_INFO_BY_FD.unpack(bytes(packed))["info_len"] not in sizes:
+        raise KernelError(EINVAL, f"fd {fd} is no {kind}")
     return layout.unpack(info.data)
 
 
