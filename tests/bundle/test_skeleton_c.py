@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -354,6 +355,34 @@ def test_programs_are_attached_as_their_type_says(section: str, call: str) -> No
 
 
 # What is refused
+
+
+@pytest.mark.parametrize("option", ["", "-DBPFSEAL_TRUST_SECTIONS"])
+def test_a_raw_tracepoint_that_no_signature_covers_is_attached_only_if_that_was_asked_for(
+    tmp_path: Path, option: str
+) -> None:
+    writer = ObjectWriter()
+    writer.add_program("raw_tp/sched_switch", "main")
+    obj = writer.read()
+    code = f"""{INCLUDE}
+int main(void)
+{{
+	struct {obj.name} *skel = {obj.name}__open();
+	if (!skel)
+		return 1;
+	skel->progs.main.prog_fd = -1;
+	printf("%d\\n", {obj.name}__main__attach(skel) == -EPERM);
+	skel->progs.main.prog_fd = 0;
+	{obj.name}__destroy(skel);
+	return 0;
+}}
+"""
+    header = c_skeleton(bundle_of(obj, "loadtime"))
+    options = [option] if option else []
+    (refused,) = output_of(compiled(tmp_path, header, code, *options))
+    is_asked = bool(option) and os.geteuid() == 0  # an fd that is none: EBADF
+    assert refused == str(int(not is_asked))
+    assert "BPFSEAL_TRUST_SECTIONS" not in c_skeleton(bundle_of(obj, "unsigned"))
 
 
 def test_the_same_bundle_gives_the_same_text() -> None:
