@@ -501,6 +501,8 @@ def test_a_trace_has_every_call_in_order(cli: Cli, keys: Keys, signed: str) -> N
         "btf_load",
         "prog_load",
         "prog_run",
+        *["map_info"] * 4,
+        *["prog_info"] * 2,
         "close",
         "close",
         "close",

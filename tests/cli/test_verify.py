@@ -32,7 +32,7 @@ def trap(signed: str, keys: Keys) -> str:
     loader = read_bundle(Path(signed)).variant("loadtime").loader
     signer = load_signer(keys.private_key.read_bytes(), keys.certificate.read_bytes())
     signature = Signature(cms.build(loader.insns, signer), signer.certificate.der)
-    write_bundle(Bundle("trap", (SignedLoader(loader, (signature,)),)), "trap.bpfseal")
+    write_bundle(Bundle(loader.name, (SignedLoader(loader, (signature,)),)), "trap.bpfseal")
     return "trap.bpfseal"
 
 
@@ -146,7 +146,7 @@ def test_a_kernel_that_is_named_decides_which_digests_there_are(cli: Cli, signed
     make_keys(Path("rsa"), "--type", "rsa2048")  # openssl 3.0 has no ECDSA with SHA-3 for CMS
     subprocess.run([*openssl.split(), *options.split()], check=True)
     sha3 = replace(variant, signatures=(Signature(Path("cms").read_bytes(), b""),))
-    write_bundle(Bundle("sha3", (sha3,)), "sha3.bpfseal")
+    write_bundle(Bundle(variant.loader.name, (sha3,)), "sha3.bpfseal")
     verify = ("verify", "sha3.bpfseal", "--certificate", "rsa/cert.pem")
     assert "-ENOPKG" in cli(*verify).out
     assert "only 6.18, 6.19, 7.0 have sha3-256" in cli(*verify).out

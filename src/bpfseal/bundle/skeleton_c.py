@@ -17,6 +17,7 @@ from typing import Final
 
 from bpfseal import __version__
 from bpfseal.bpf.uapi import AttachType, ProgType
+from bpfseal.bundle.derivation import open_attach_point
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.skeleton_runtime import RUNTIME
 from bpfseal.bundle.skeleton_variants import GlobalData, chosen_variants, global_data
@@ -29,6 +30,14 @@ _TRACEPOINT: Final = re.compile(r"[A-Za-z0-9_]+")
 _RAW_TRACEPOINTS: Final = (ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE)
 _ESCAPES: Final = tuple("\\0" if number == 0 else f"\\x{number:02x}" for number in range(256))
 _FAILED: Final = "failed:"
+_GUARD: Final = (
+    (
+        "#ifdef BPFSEAL_TRUST_SECTIONS",
+        "/* No signature covers the name of the tracepoint: only the bundle's config says it. */",
+    ),
+    ("#else", "(void)prog_fd;", "fd = -EPERM;", "#endif"),
+)
+"""Around an attach that only an unsigned section says: the program's author has to ask for it."""
 _NOT_ATTACHED: Final = "0; /* no automatic attach for this program type */"
 
 
@@ -130,7 +139,9 @@ class _Header:
     def _function(self, result: str, function: str, arguments: str, *body: str) -> Iterator[str]:
         yield f"static inline {result}{self.name}__{function}({arguments})"
         yield "{"
-        yield from (line if not line or line == _FAILED else f"\t{line}" for line in body)
+        for line in body:
+            is_flush = not line or line == _FAILED or line.startswith("#")
+            yield line if is_flush else f"\t{line}"
         yield "}"
         yield ""
 
@@ -140,12 +151,17 @@ class _Header:
 
     def _attach_one(self, entry: ProgramEntry) -> Iterator[str]:
         call = _attach_call(entry)
+        is_open = self.is_signed and open_attach_point(entry)
+        guard_begin, guard_end = _GUARD if is_open else ((), ())
         body = [f"int fd = {_NOT_ATTACHED}", "", "(void)skel;", "return fd;"]
         if call:
             body = [
                 f"int prog_fd = skel->progs.{entry.name}.prog_fd;",
-                f"int fd = bpfseal_error({call});",
+                "int fd;",
                 "",
+                *guard_begin,
+                f"fd = bpfseal_error({call});",
+                *guard_end,
                 "if (fd > 0)",
                 f"\tskel->links.{entry.name}_fd = fd;",
                 "return fd;",

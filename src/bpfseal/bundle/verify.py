@@ -8,7 +8,7 @@ not hold on another one that loads the artifact too. `verify_loader` demands all
 
 Example:
     >>> from bpfseal.bundle.model import SignedLoader
-    >>> from bpfseal.loader.model import Loader
+    >>> from bpfseal.loader.model import Loader, ProgramEntry
     >>> verify_loader(SignedLoader(Loader("kfunc", "x", b"", b"", b"", (), ())), [])
     Traceback (most recent call last):
     bpfseal.errors.VerificationError: not signed (sign it with: bpfseal sign)
@@ -31,10 +31,12 @@ from bpfseal.bundle.admission import (
     without_empty,
 )
 from bpfseal.bundle.coverage import Covered, LoaderPayloads
+from bpfseal.bundle.derivation import check_config, open_attach_points
 from bpfseal.bundle.downgrade import refuse_covered, refuse_unchecked
 from bpfseal.bundle.integrity import check_digest, check_loader_btf
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.errors import VerificationError
+from bpfseal.loader.model import ProgramEntry
 from bpfseal.release import NEWEST, RELEASES, KernelCrypto, Payload, Release
 from bpfseal.signing import pkcs7, pkcs7_parser
 from bpfseal.signing.ber import RefusedError
@@ -55,6 +57,8 @@ class LoaderVerification:
         admissions: what each kernel release makes of the loader with the signature that suits it
             best.
         warnings: what is weak about the check of the metadata, one line each.
+        not_covered: the programs whose attach point only the config says, which no signature
+            covers; everything else in the config is what the loader says itself.
     """
 
     signatures: tuple[VerifiedSignature, ...]
@@ -62,6 +66,7 @@ class LoaderVerification:
     payload: Payload = ()
     admissions: tuple[Admission, ...] = ()
     warnings: tuple[str, ...] = ()
+    not_covered: tuple[ProgramEntry, ...] = ()
 
 
 def verify_loader(
@@ -88,7 +93,8 @@ def verify_loader(
     Raises:
         DowngradeTrapError: some kernel loads it with metadata that nobody checks.
         VerificationError: unsigned, no signature by a trusted certificate, metadata that the signed
-            instructions do not vouch for, or an unexpected loader BTF.
+            instructions do not vouch for, an unexpected loader BTF, bytes that are no loader of
+            this scheme, or a config that says something else than the loader.
     """
     loader = signed.loader
     if not signed.signatures:
@@ -129,6 +135,7 @@ def verify_loader(
         tuple(admission(each, claimed, facts, judge.answer(cms, each)) for each in kernels)
         for cms in messages
     ]
+    check_config(loader)
     best = tuple(map(_best, zip(*per_signature, strict=True)))
     return LoaderVerification(
         signatures=tuple(verified),
@@ -136,6 +143,7 @@ def verify_loader(
         payload=loader.scheme.signed_parts,
         admissions=best,
         warnings=tuple(_warnings(best)),
+        not_covered=open_attach_points(loader),
     )
 
 

@@ -160,8 +160,12 @@ class Emitter:
 
     def find_by_name(self, name: str, kind: int) -> None:
         """Look a name up in the kernel's BTFs: r7 is the id, and above it the BTF's fd."""
-        offset, size = self.add_string(name)
-        self.blob_address(R1, offset)
+        self.call_find_by_name(*self.add_string(name), kind)
+        self.trace_result(f"find_by_name_kind({name},{kind:d})")
+
+    def call_find_by_name(self, name: int, size: int, kind: int) -> None:
+        """Look up the name at an offset of the blob, `size` bytes with the final zero."""
+        self.blob_address(R1, name)
         self.emit(
             mov64_imm(R2, size),
             mov64_imm(R3, kind),
@@ -169,25 +173,36 @@ class Emitter:
             call_helper(Helper.BTF_FIND_BY_NAME_KIND),
             mov64_reg(R7, R0),
         )
-        self.trace_result(f"find_by_name_kind({name},{kind:d})")
 
     def close_stack_fd(self, stack_offset: int) -> None:
         """Close the fd at a stack offset, if it is positive."""
-        self.emit(ldx_mem(op.W, R1, R10, stack_offset))
-        self._close()
+        self.call_close_of_stack(stack_offset)
+        self._trace_close()
 
     def close_blob_fd(self, at: int) -> None:
         """Close the fd in the blob, if it is positive."""
+        self.call_close_of_blob(at)
+        self._trace_close()
+
+    def call_close_of_stack(self, stack_offset: int) -> None:
+        """Close the fd at a stack offset, and print nothing yet."""
+        self.emit(ldx_mem(op.W, R1, R10, stack_offset))
+        self._call_close()
+
+    def call_close_of_blob(self, at: int) -> None:
+        """Close the fd in the blob, and print nothing yet."""
         self.blob_address(R0, at)
         self.emit(ldx_mem(op.W, R1, R0, 0))
-        self._close()
+        self._call_close()
 
-    def _close(self) -> None:
+    def _call_close(self) -> None:
         self.emit(
             jmp_imm(op.JSLE, R1, 0, self._close_insns - 4),
             mov64_reg(R9, R1),
             call_helper(Helper.SYS_CLOSE),
         )
+
+    def _trace_close(self) -> None:
         self.trace("close(%d) = %d", R9, R0)
 
     @property
@@ -201,8 +216,11 @@ class Emitter:
         """Print a line with the values of up to two registers, if the loader traces at all."""
         if not self.traces:
             return
-        offset, size = self.add_string(text[:_MAX_TRACE])
-        self.blob_address(R1, offset)
+        self.call_trace(*self.add_string(text[:_MAX_TRACE]), *registers)
+
+    def call_trace(self, text: int, size: int, *registers: int) -> None:
+        """Print the line at an offset of the blob, `size` bytes with the final zero."""
+        self.blob_address(R1, text)
         self.emit(
             mov64_imm(R2, size),
             *(mov64_reg(R3 + n, register) for n, register in enumerate(registers)),
@@ -245,16 +263,20 @@ class Emitter:
         self.emit(jump(length))
         self._cleanup = len(self.insns)
         for word in range(words):
-            self.emit(
-                ldx_mem(op.W, R1, R10, 4 * word - self.frame.size),
-                jmp_imm(op.JSLE, R1, 0, 1),
-                call_helper(Helper.SYS_CLOSE),
-            )
+            self.clean_stack_fd(4 * word - self.frame.size)
         for index in range(map_count):
             self.close_blob_fd(self.fd_array_offset(index))
         for index in range(in_blob):
             self.close_blob_fd((kept_fds or 0) + 4 * index)
         self.emit(mov64_reg(R0, R7), exit_insn())
+
+    def clean_stack_fd(self, stack_offset: int) -> None:
+        """Close the fd at a stack offset in the cleanup block, if it is positive."""
+        self.emit(
+            ldx_mem(op.W, R1, R10, stack_offset),
+            jmp_imm(op.JSLE, R1, 0, 1),
+            call_helper(Helper.SYS_CLOSE),
+        )
 
     def save_ctx_and_clear_stack(self) -> None:
         """Emit what every loader does first."""

@@ -18,22 +18,12 @@ from dataclasses import replace
 from itertools import chain
 
 from bpfseal.bpf import attr
-from bpfseal.bpf import opcodes as op
-from bpfseal.bpf.insn import (
-    INSN_SIZE,
-    alu64_imm,
-    call_helper,
-    exit_insn,
-    jmp_imm,
-    jump,
-    ldx_mem,
-    mov64_imm,
-    stx_mem,
-)
-from bpfseal.bpf.uapi import OBJ_NAME_LEN, Cmd, Helper, MapType, ProgType
+from bpfseal.bpf.insn import INSN_SIZE
+from bpfseal.bpf.uapi import OBJ_NAME_LEN, Cmd, MapType, ProgType
 from bpfseal.bpf.words import to_bytes
 from bpfseal.errors import BpfsealError, UnsupportedError
 from bpfseal.limits import MAX_GROWTH, MAX_MAPS
+from bpfseal.loader import steps
 from bpfseal.loader.checks import CHECKS, LOADER_BTF
 from bpfseal.loader.emitter import FD_ARRAY_SIZE, Emitter
 from bpfseal.loader.frame import MAX_STACK_PROGRAMS, Frame
@@ -48,14 +38,9 @@ from bpfseal.loader.model import (
     ProgramEntry,
 )
 from bpfseal.object.model import BpfObject, Function, MapSource, MapSpec
-from bpfseal.object.sections import attach_lookup
 from bpfseal.scheme import SCHEMES, Scheme
+from bpfseal.sections import attach_lookup
 
-_R0, _R1, _R2, _R3, _R6, _R7 = 0, 1, 2, 3, 6, 7
-_CTX_FLAGS, _CTX_LOG_LEVEL, _CTX_LOG_SIZE, _CTX_LOG_BUF = 4, 8, 12, 16
-_CTX_IN_KERNEL = 1
-_DESC_MAX_ENTRIES, _DESC_INITIAL_VALUE = 4, 8
-_CORE_RELO_SIZE = 16
 _MAX_ATTACH_TARGET = 127
 _MAP_IN_MAP = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 
@@ -161,11 +146,7 @@ class _Generator:
 
     def _log_from_ctx(self, at: int, layout: attr.AttrLayout, prefix: str) -> None:
         """Take the log that the host wants from the context."""
-        for name, size, ctx_offset in (
-            ("log_level", 4, _CTX_LOG_LEVEL),
-            ("log_size", 4, _CTX_LOG_SIZE),
-            ("log_buf", 8, _CTX_LOG_BUF),
-        ):
+        for name, size, ctx_offset in steps.CTX_LOG:
             offset = at + layout.offset(prefix + name)
             self._emitter.ctx_to_blob(offset, size, ctx_offset, unless_zero=False)
 
@@ -221,7 +202,7 @@ class _Generator:
         if number is not None and self._scheme.copies_host_values:
             desc = CTX_HEADER_SIZE + MAP_DESC_SIZE * number
             offset = at + layout.offset("max_entries")
-            emitter.ctx_to_blob(offset, 4, desc + _DESC_MAX_ENTRIES, unless_zero=True)
+            emitter.ctx_to_blob(offset, 4, desc + steps.DESC_MAX_ENTRIES, unless_zero=True)
         emitter.sys_bpf(Cmd.MAP_CREATE, at, layout.end("map_extra"))
         emitter.trace_result(
             f"map_create {spec.name} idx {-1 if number is None else number} type {spec.type} "
@@ -257,18 +238,7 @@ class _Generator:
 
     def _value_from_host(self, number: int, value: int, size: int) -> None:
         desc = CTX_HEADER_SIZE + MAP_DESC_SIZE * number
-        self._emitter.emit(
-            ldx_mem(op.DW, _R3, _R6, desc + _DESC_INITIAL_VALUE), jmp_imm(op.JEQ, _R3, 0, 8)
-        )
-        self._emitter.blob_address(_R1, value)
-        self._emitter.emit(
-            mov64_imm(_R2, size),
-            ldx_mem(op.W, _R0, _R6, _CTX_FLAGS),
-            jmp_imm(op.JSET, _R0, _CTX_IN_KERNEL, 2),
-            call_helper(Helper.COPY_FROM_USER),
-            jump(1),
-            call_helper(Helper.PROBE_READ_KERNEL),
-        )
+        steps.take_value_from_host(self._emitter, desc + steps.DESC_INITIAL_VALUE, value, size)
 
     def _freeze_map(self, number: int) -> None:
         emitter = self._emitter
@@ -334,7 +304,7 @@ class _Generator:
             # a number that is no target: the loader replaces it by what it finds
             attach_btf_id=1 if target else 0,
             core_relo_cnt=len(program.core_relos),
-            core_relo_rec_size=_CORE_RELO_SIZE,
+            core_relo_rec_size=steps.CORE_RELO_SIZE,
         )
         for name, offset in (
             ("license", license_at),
@@ -351,12 +321,7 @@ class _Generator:
             _, kind = attach_lookup(definition.attach_type)
             emitter.find_by_name(target, kind)
             emitter.check_result()
-            emitter.blob_address(_R0, at)
-            emitter.emit(
-                stx_mem(op.W, _R0, _R7, layout.offset("attach_btf_id")),
-                alu64_imm(op.RSH, _R7, 32),
-                stx_mem(op.W, _R0, _R7, layout.offset("attach_btf_obj_fd")),
-            )
+            steps.keep_attach_target(emitter, at)
         ksyms = KsymEmitter(emitter)
         ksyms.relocate(program.extern_uses, self._obj.externs, insns)
         emitter.sys_bpf(Cmd.PROG_LOAD, at, layout.end("core_relo_rec_size"))
@@ -386,7 +351,7 @@ class _Generator:
         for number in range(len(self._obj.maps)):
             ctx_offset = CTX_HEADER_SIZE + MAP_DESC_SIZE * number
             emitter.blob_to_ctx(ctx_offset, emitter.fd_array_offset(number))
-        emitter.emit(mov64_imm(_R0, 0), exit_insn())
+        steps.leave(emitter)
 
 
 def _code_size(obj: BpfObject) -> int:

@@ -20,8 +20,8 @@ from bpfseal.errors import InputError, UnsupportedError
 from bpfseal.limits import MAX_GROWTH, MAX_MAPS
 from bpfseal.object.elf import Elf, ElfSection
 from bpfseal.object.model import Function, MapSource, MapSpec
+from bpfseal.sections import MAPS_SECTION
 
-MAPS_SECTION = ".maps"
 _POINTER_SIZE = 8
 _KEY_SIZE = 4
 

@@ -12,7 +12,7 @@ from bpfseal.bpf.uapi import MapFlag
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.ext import BtfExt
 from bpfseal.btf.kinds import Kind
-from bpfseal.object.sections import SectionDef
+from bpfseal.sections import SectionDef
 
 _EXCEPTION_CALLBACK = "exception_callback:"
 

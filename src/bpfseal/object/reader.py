@@ -40,7 +40,6 @@ from bpfseal.object.elf import (
 from bpfseal.object.externs import collect_externs, fix_extern_btf
 from bpfseal.object.kconfig import kconfig_value
 from bpfseal.object.maps import (
-    MAPS_SECTION,
     check_zeros,
     data_map,
     data_maps,
@@ -57,8 +56,8 @@ from bpfseal.object.model import (
     Relocation,
     RelocationKind,
 )
-from bpfseal.object.sections import find_section
 from bpfseal.object.target import DEFAULT_TARGET, TargetValues
+from bpfseal.sections import MAPS_SECTION, find_section
 
 _TEXT = ".text"
 _LICENSE_SIZE = 64

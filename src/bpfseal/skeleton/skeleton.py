@@ -28,8 +28,9 @@ from bpfseal.kernel.load import HostValues, LoadedSkeleton
 from bpfseal.kernel.pinning import LINKS, MAPS, PROGRAMS, pin_all
 from bpfseal.kernel.protocol import MapKernel
 from bpfseal.loader.model import Loader
+from bpfseal.scheme import UNSIGNED
 from bpfseal.skeleton.arguments import MissingArgumentError
-from bpfseal.skeleton.attach import how_to_attach
+from bpfseal.skeleton.attach import how_to_attach, uncovered
 from bpfseal.skeleton.closing import Closing
 from bpfseal.skeleton.description import Description, is_read_only
 from bpfseal.skeleton.handle import Handle
@@ -85,9 +86,10 @@ class Skeleton(Closing):
             ``data``. They are attributes of the skeleton, too.
     """
 
-    def __init__(self, kernel: MapKernel, loaded: LoadedSkeleton, loader: Loader) -> None:
+    def __init__(self, kernel: MapKernel, loaded: LoadedSkeleton) -> None:
         self.kernel = kernel
-        self.scheme = loaded.signed.loader.scheme_name
+        loader = replace(loaded.signed.loader, maps=loaded.maps)
+        self.scheme = loader.scheme_name
         self._description = Description(loader)
         self._open = ExitStack()
         self._is_closed = False
@@ -96,7 +98,16 @@ class Skeleton(Closing):
         programs = self._handles("program", loaded.prog_fds)
         self.programs = Named(
             "program",
-            {entry.name: Program(kernel, programs[entry.name], entry) for entry in loader.programs},
+            {
+                entry.name: Program(
+                    kernel,
+                    programs[entry.name],
+                    entry,
+                    # whoever loads what nobody signed has said so
+                    trust_sections=loader.scheme is UNSIGNED,
+                )
+                for entry in loader.programs
+            },
         )
 
     def _handles(self, kind: str, fds: Mapping[str, int]) -> dict[str, Handle]:
@@ -171,26 +182,37 @@ class Skeleton(Closing):
         programs = self.programs.values()
         return tuple(link for program in programs for link in program.links if link.is_open)
 
-    def attach(self) -> tuple[Link, ...]:
+    def attach(self, *, trust_sections: bool = False) -> tuple[Link, ...]:
         """Attach every program whose section says to what; others are passed over.
 
-        So does ``NAME__attach`` of the reference tool's skeletons.
+        So does ``NAME__attach`` of the reference tool's skeletons. The sections of kprobes,
+        uprobes, tracepoints and raw tracepoints are in the bundle's config only, which no signature
+        covers: whoever changes it attaches a signed program elsewhere. They are believed only if
+        that is asked for, or if the loader is of the scheme ``unsigned``.
+
+        Args:
+            trust_sections: believe them.
 
         Returns:
             The new links.
 
         Raises:
+            UncoveredError: a program's attach point is not covered; nothing is attached then.
             CapabilityError: this machine has no such tracepoint or file.
             KernelError: the kernel refused. What was attached before is detached again.
         """
         self._require_open()
+        programs = self.programs.values()
+        open_points = [p.entry for p in programs if not p.attach_point_is_covered]
+        if open_points and not trust_sections:
+            raise uncovered(open_points)
         made: list[Link] = []
         with ExitStack() as failed:
             for program in self.programs.values():
                 if how_to_attach(program.entry.type, program.entry.attach_type) is None:
                     continue
                 with suppress(MissingArgumentError):
-                    made.append(program.attach())
+                    made.append(program.attach(trust_sections=trust_sections))
                     failed.callback(made[-1].close)
             failed.pop_all()
         return tuple(made)
@@ -277,14 +299,7 @@ def load(
     if rodata or max_entries:
         values = _host_values(chosen.variants[0].loader, rodata or {}, max_entries or {})
     loaded = load_bundle(kernel, chosen, scheme=scheme, keyring_id=keyring_id, host_values=values)
-    loader = loaded.signed.loader
-    if max_entries:
-        entries = (
-            replace(entry, max_entries=max_entries.get(entry.ident, entry.max_entries))
-            for entry in loader.maps
-        )
-        loader = replace(loader, maps=tuple(entries))
-    return Skeleton(kernel, loaded, loader)
+    return Skeleton(kernel, loaded)
 
 
 def read(given: str | os.PathLike[str] | bytes | bytearray | memoryview) -> Bundle:
