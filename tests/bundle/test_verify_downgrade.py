@@ -21,7 +21,7 @@ from bpfseal.loader.model import Loader
 from bpfseal.release import RELEASES
 from bpfseal.release import Payload as Parts
 from bpfseal.scheme import SIGNED_SCHEMES
-from bpfseal.signing import mldsa
+from bpfseal.signing import der, mldsa, oids
 from bpfseal.signing.pkcs7 import Payload
 from support import cms_writer
 from support.cms_writer import Key
@@ -239,6 +239,68 @@ def test_every_combination_of_check_payload_and_release_is_refused_or_checked_or
                     and not release.covers_bound_maps
                 )
                 assert found.is_unchecked == unchecked
+
+
+def hidden(kind: str) -> bytes:
+    """A message with a signature over the instructions alone that a strict reader overlooks."""
+    insns = tiny("loadtime").insns
+    first, second = cms_writer.key("A"), cms_writer.key("B")
+    trap = cms_writer.signer_info(second, insns)
+    front: dict[str, dict[str, Any]] = {
+        "sm3": {"digest_oid": oids.OTHER_DIGESTS["sm3"]},
+        "streebog": {"digest_oid": oids.OTHER_DIGESTS["streebog512"]},
+        "gost": {"algorithm_oid": oids.GOST_KEYS["gost2012-256"]},
+        "ML-DSA": {"algorithm_oid": oids.MLDSA["mldsa65"]},
+        "SHA-3": {"digest_oid": oids.DIGESTS["sha3-512"]},
+    }
+    plain = cms_writer.message(trap)
+    if kind in front:
+        by = cms_writer.key("C") if kind in ("gost", "ML-DSA") else first
+        garbage = cms_writer.signer_info(by, insns, value=bytes(256), **front[kind])
+        return cms_writer.message(garbage, trap)
+    if kind == "indefinite length":
+        return b"\x30\x80" + plain[4:] + b"\0\0"
+    if kind == "parameters":
+        return cms_writer.message(
+            cms_writer.signer_info(second, insns, parameters=der.octets(b"x"))
+        )
+    if kind == "attributes":
+        attributes = cms_writer.signed_attributes(insns)
+        return cms_writer.message(cms_writer.signer_info(second, insns, attributes=attributes))
+    if kind == "second key":
+        whole = insns + tiny("loadtime").metadata
+        return cms_writer.message(cms_writer.signer_info(first, whole, digest="sha512"), trap)
+    leaf = cms_writer.key("leaf", by="A")
+    info = cms_writer.signer_info(leaf, insns, is_by_name=True)
+    return cms_writer.message(info, version=1, certificates=[leaf.certificate.der])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sm3",
+        "streebog",
+        "gost",
+        "ML-DSA",
+        "SHA-3",
+        "indefinite length",
+        "parameters",
+        "attributes",
+        "second key",
+        "embedded certificate",
+    ],
+)
+def test_no_form_that_kernels_take_hides_it(kind: str) -> None:
+    loader = tiny("loadtime")
+    trusted = [cms_writer.key(name).certificate for name in ("A", "B")]
+    good = cms_writer.message(
+        cms_writer.signer_info(cms_writer.key("A"), loader.insns + loader.metadata)
+    )
+    assert verify_loader(SignedLoader(loader, (Signature(good, b""),)), trusted)
+    for messages in ((hidden(kind),), (good, hidden(kind)), (hidden(kind), good)):
+        signatures = tuple(Signature(cms, b"") for cms in messages)
+        with pytest.raises(DowngradeTrapError):
+            verify_loader(SignedLoader(loader, signatures), trusted)
 
 
 def test_it_is_one_if_a_key_made_it_that_a_trusted_one_vouches_for() -> None:

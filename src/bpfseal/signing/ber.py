@@ -22,6 +22,7 @@ Example:
     ...         self.found.append(item.value)
     >>> grammar = Container(0x30, (Noted(Primitive(0x02), "note"),), repeats=True)
     >>> walk(grammar, bytes.fromhex("3080 020101 020102 0000"), Numbers())
+    True
     >>> Numbers.found
     [b'\x01', b'\x02']
 """

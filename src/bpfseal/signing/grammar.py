@@ -110,15 +110,18 @@ _SIGNED_DATA = _sequence(
         ),
         "content_type",
     ),
-    Optional(
-        Choice(
-            (
-                # A CHOICE of ANY and PKCS #6's certificates: ANY always wins, but may be missing.
-                _constructed(0, _set_of(Choice((_CERTIFICATE,)))),
-                _constructed(2, _sequence_of(_CERTIFICATE)),
-            ),
-            is_wider=True,
-        )
+    Noted(
+        Optional(
+            Choice(
+                (
+                    # A CHOICE of ANY and PKCS #6's certificates: ANY always wins, or is missing.
+                    _constructed(0, _set_of(Choice((_CERTIFICATE,)))),
+                    _constructed(2, _sequence_of(_CERTIFICATE)),
+                ),
+                is_wider=True,
+            )
+        ),
+        "certificate_list",
     ),
     Optional(
         Choice(

@@ -135,7 +135,8 @@ class _Reader:
         self._digests: list[str] = []
         self._content_type = ""
         self._has_content = self._has_parameters = False
-        self._certificates: list[ParsedCertificate] = []
+        self._read_certificates: list[ParsedCertificate] = []
+        self._certificates: tuple[ParsedCertificate, ...] = ()
         self._infos: list[SignerInfo] = []
         # The names that were read last stay from one SignerInfo to the next.
         self._serial = self._issuer = self._key_id = b""
@@ -163,7 +164,7 @@ class _Reader:
             digests=tuple(self._digests),
             content_type=self._content_type,
             has_content=self._has_content,
-            certificates=tuple(self._certificates),
+            certificates=self._certificates,
             signer_infos=tuple(self._infos),
             has_standard_tags=has_standard_tags,
             has_parameters=self._has_parameters,
@@ -211,7 +212,11 @@ class _Reader:
         except RefusedError as refused:
             reason = f"embedded certificate: {refused.reason}"
             raise RefusedError(refused.errno, reason) from refused
-        self._certificates.append(parsed)
+        self._read_certificates.append(parsed)
+
+    def certificate_list(self, _item: ber.Item) -> None:
+        """``pkcs7_note_certificate_list``: what comes later, among revocation lists, is dropped."""
+        self._certificates = tuple(self._read_certificates)
 
     def signer_version(self, item: ber.Item) -> None:
         """``pkcs7_note_signerinfo_version``."""

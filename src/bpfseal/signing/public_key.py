@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
+from bpfseal.errors import CapabilityError
 from bpfseal.signing import ber, grammar, mldsa
 from bpfseal.signing.ber import RefusedError
 
@@ -150,7 +151,7 @@ class PublicKey:
             if self.algorithm in _CURVES:
                 return _point(_CURVES[self.algorithm], self.key)
             return mldsa.load_public_key(self.algorithm, self.key)
-        except (RefusedError, ValueError, UnsupportedAlgorithm):
+        except (RefusedError, CapabilityError, ValueError, UnsupportedAlgorithm):
             return None
 
 
@@ -181,7 +182,7 @@ def verify(key: PublicKey, signature: SignatureValue, algorithms: Collection[str
 
     Raises:
         RefusedError: it does not verify; ``ENOENT`` if the kernel lacks the algorithm.
-        CapabilityError: a signature with ML-DSA, which this installation does not have.
+        CapabilityError: an algorithm or curve that this installation does not have.
     """
     if not key.matches(signature.algorithm):
         raise RefusedError(
@@ -291,6 +292,11 @@ def _point(curve: _Curve, key: bytes) -> ec.EllipticCurvePublicKey:
         return ec.EllipticCurvePublicNumbers(x, y, curve.curve).public_key()
     except ValueError as error:
         raise RefusedError(errno.EINVAL, "EC key that is no point of its curve") from error
+    except UnsupportedAlgorithm as error:
+        raise CapabilityError(
+            f"the installed cryptography has no {curve.name}",
+            hint="use RSA, P-256 or P-384",
+        ) from error
 
 
 @lru_cache(maxsize=1024)

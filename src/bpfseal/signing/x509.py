@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from bpfseal.errors import CapabilityError
 from bpfseal.release import KernelCrypto
 from bpfseal.signing import ber, grammar, mldsa, oids, public_key
 from bpfseal.signing.ber import RefusedError
@@ -135,13 +136,13 @@ class _Reader:
             raise RefusedError(errno.EBADMSG, "certificate without a key")
         signature, unsupported = self._signature()
         is_self_signed = False
-        # An installation without ML-DSA is like a kernel that cannot check the signature.
-        can_check = key.algorithm not in mldsa.KINDS or mldsa.available()
-        unsupported = unsupported or not can_check
         if self._says_self_signed(subject) and not unsupported:
             try:
                 public_key.verify(key, signature, self._crypto.algorithms)
                 is_self_signed = True
+            except CapabilityError:
+                # This installation is like a kernel that cannot check the signature.
+                unsupported = True
             except RefusedError as refused:
                 if refused.errno != errno.ENOPKG:
                     reason = f"its own signature does not match: {refused.reason}"

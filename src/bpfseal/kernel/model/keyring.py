@@ -89,6 +89,7 @@ class Keyrings:
 
     def __init__(self, profile: Profile, *, bpf_unsealed: bool = False) -> None:
         self._profile = profile
+        self._is_bpf_unsealed = profile.has_bpf_keyring and bpf_unsealed
         self._serials = count(_FIRST_SERIAL)
         self._by_id: dict[int, Keyring | Key] = {}
         for special, name in (
@@ -239,19 +240,17 @@ class Keyrings:
 
         Raises:
             KernelError: EINVAL for an id that names nothing, EPERM for a keyring of the caller's
-                once the keyring ``.bpf`` has been filled and restricted.
+                where the keyring ``.bpf`` is unsealed at boot, whether or not it holds a key.
         """
         source = "kernel/bpf/helpers.c bpf_lookup_user_key, bpf_lookup_system_key"
         if keyring_id not in self._by_id:
             raise refusal(EINVAL, source, f"cannot resolve keyring_id {keyring_id}")
-        if keyring_id not in SYSTEM | {KeyringId.BPF} and self._is_bpf_keyring_in_charge:
+        if keyring_id not in SYSTEM | {KeyringId.BPF} and self._is_bpf_unsealed:
             raise refusal(EPERM, source, "only the system's keyrings and .bpf count")
-        return self._by_id[keyring_id]
-
-    @property
-    def _is_bpf_keyring_in_charge(self) -> bool:
-        keyring = self._by_id.get(KeyringId.BPF)
-        return isinstance(keyring, Keyring) and bool(keyring.keys and keyring.restriction)
+        found = self._by_id[keyring_id]
+        if keyring_id == KeyringId.BPF and isinstance(found, Keyring) and not found.restriction:
+            return Keyring(found.name, found.serial)  # not consulted before it is restricted
+        return found
 
     def verify(self, signature: bytes, payload: bytes, trusted: Keyring | Key) -> None:
         """Verify a detached PKCS#7 signature by a key of a keyring.
