@@ -227,8 +227,9 @@ def shared_symbol_name(count: int) -> bytes:
     elf = ElfWriter(shares_names=True)
     section = elf.add_section("xdp", bytes(8), flags=_CODE)
     elf.add_symbol("main", section, 0, 8, type=STT_FUNC)
+    name = "x" * (_LONG * count)
     for _ in range(count):
-        elf.add_symbol("x" * (_LONG * count), section, type=STT_OBJECT)
+        elf.add_symbol(name, section, type=STT_OBJECT)
     return elf.encode()
 
 
@@ -245,8 +246,9 @@ def nested_symbol_names(count: int) -> bytes:
 def shared_section_name(count: int) -> bytes:
     """As many sections that share one long name."""
     elf = ElfWriter(shares_names=True)
+    name = "?xdp/" + "x" * (_LONG * count)
     for _ in range(count):
-        elf.add_section("?xdp/" + "x" * (_LONG * count), bytes(8), flags=_CODE)
+        elf.add_section(name, bytes(8), flags=_CODE)
     return elf.encode()
 
 

@@ -183,10 +183,13 @@ class ElfWriter:
         """Return a string table and the offset of each name in it."""
         table = bytearray(1)
         offsets = []
+        known = {"": 0}
         for name in names:
-            known = table.find(name.encode() + b"\0") if self.shares_names else -1
-            offset = (known if known >= 0 else len(table)) if name else 0
-            offsets.append(offset)
-            if name and known < 0:
-                table += name.encode() + b"\0"
+            if name not in known or not self.shares_names:
+                entry = name.encode() + b"\0" if name else b""
+                found = table.find(entry) if self.shares_names else -1
+                known[name] = found if found >= 0 else len(table) if name else 0
+                if found < 0:
+                    table += entry
+            offsets.append(known[name])
         return bytes(table), offsets
