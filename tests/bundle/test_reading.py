@@ -79,12 +79,13 @@ AMBIGUOUS = {
     "a header with the mark of a tar": with_mark_of_tar(HEADER),
     "a header with a tar behind it": HEADER + ARCHIVE,
     "a header with a NUL byte at its end": HEADER + b"\0",
-    "a header with a NUL byte in a comment": HEADER.replace(b"/* a", b"/* \0 a"),
-    "a header with an escape character": HEADER.replace(b"/* a", b"/* \x1b a"),
-    "a header with a carriage return": HEADER.replace(b"\n", b"\r\n", 1),
+    "a header with a NUL byte in a comment": HEADER.replace(b"/* ", b"/* \0 ", 1),
+    "a header with an escape character": HEADER.replace(b"/* ", b"/* \x1b ", 1),
+    "a header with one line end of another system": HEADER.replace(b"\n", b"\r\n", 1),
+    "a header with a carriage return within a line": HEADER.replace(b"/* ", b"/* \r ", 1),
     "a header with a form feed": HEADER.replace(b"\n", b"\n\f", 1),
-    "a header that is not UTF-8": HEADER.replace(b"/* a", b"/* \xff a"),
-    "a header behind a byte order mark": b"\xef\xbb\xbf" + HEADER,
+    "a header that is not UTF-8": HEADER.replace(b"/* ", b"/* \xff ", 1),
+    "a header behind two byte order marks": 2 * b"\xef\xbb\xbf" + HEADER,
     "a header behind an empty line": b"\n" + HEADER,
     "a header behind a directive": b"#if 0\n" + HEADER,
     "a header behind a line comment": b"// x\n" + HEADER,
@@ -114,6 +115,15 @@ def test_what_could_be_read_in_two_ways_or_none_is_refused(case: str, tmp_path: 
         bpfseal.read(data)
     with pytest.raises(InputError):
         bpfseal.load(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xef\xbb\xbf" + HEADER, HEADER.replace(b"\n", b"\r\n")],
+    ids=["byte order mark", "CRLF"],
+)
+def test_a_header_may_come_from_an_editor_of_another_system(data: bytes) -> None:
+    assert bpfseal.read(data) == bpfseal.read(HEADER)
 
 
 def test_an_object_is_no_bundle() -> None:

@@ -418,7 +418,7 @@ int main(void)
     (refused,) = output_of(compiled(tmp_path, header, code, *options))
     is_asked = bool(option) and os.geteuid() == 0  # an fd that is none: EBADF
     assert refused == str(int(not is_asked))
-    assert "BPFSEAL_TRUST_SECTIONS" not in c_skeleton(bundle_of(obj, "unsigned"))
+    assert "BPFSEAL_TRUST_SECTIONS" not in c_skeleton(bundle_of(obj, "unsigned"), unsigned=True)
 
 
 def test_the_same_bundle_gives_the_same_text() -> None:

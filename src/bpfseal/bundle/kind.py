@@ -5,8 +5,8 @@ There are three kinds of files, and their first bytes are different:
     object     ELF magic: ``\x7fELF``
     archive    a bundle in one file: the name of a layout's first file, as `bpfseal.bundle.archive`
                writes it, in a ustar header
-    header     a C light skeleton: UTF-8 text that begins with the comment of the generated file and
-               includes ``bpf/skel_internal.h``
+    header     a C light skeleton: UTF-8 text, perhaps with a byte order mark, that begins with the
+               comment of the generated file and includes ``bpf/skel_internal.h``
 
 A file that another reader could take for something else is refused, whatever it is: what one
 program verifies, another might read in another way. So an archive has no line of a light skeleton
@@ -44,8 +44,8 @@ _INCLUDE: Final = b"#include <bpf/skel_internal.h>"
 """The line that every C light skeleton has (``do_skeleton`` in tools/bpf/bpftool/gen.c)."""
 
 _ARCHIVE_STARTS: Final = (f"{BLOB_FOLDER}/".encode(), f"{INDEX_FILE}\0".encode())
-_HEADER_START: Final = b"/*"
-_CONTROL: Final = re.compile(rb"[^\t\n\x20-\x7e\x80-\xff]")
+_HEADER_STARTS: Final = (b"/*", b"\xef\xbb\xbf/*")
+_CONTROL: Final = re.compile(rb"\r(?!\n)|[^\t\n\r\x20-\x7e\x80-\xff]")
 """Bytes that no text has; compilers pass over some of them, each over others."""
 
 _UNKNOWN_HINT: Final = "it reads objects (.bpf.o), bundles and C light skeletons (.lskel.h)"
@@ -84,7 +84,7 @@ def kind_of(data: bytes, where: str) -> Kind:
 
 def _check_text(data: bytes, where: str) -> None:
     """Check that a header is text from its first byte to its last."""
-    if not data.startswith(_HEADER_START):
+    if not data.startswith(_HEADER_STARTS):
         raise InputError(
             "a light skeleton begins with a comment, and this does not", where=f"{where}: line 1"
         )

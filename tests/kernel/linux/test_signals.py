@@ -153,7 +153,7 @@ def bpffs(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("raises", [True, False], ids=["handler", "default action"])
 def test_a_signal_at_any_step_leaves_all_pins_or_none(bpffs: Path, *, raises: bool) -> None:
     kernel = LinuxKernel()
-    loaded = load(kernel, loader_of(mov64_imm(0, 0), exit_insn()))
+    loaded = load(kernel, loader_of(mov64_imm(0, 0), exit_insn()), unsigned=True)
     place = bpffs / "tool"
 
     def prepare() -> None:
