@@ -19,8 +19,12 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from bpfseal.errors import CapabilityError, InputError, UsageError
+
+_PIECE: Final = 1 << 20
+"""Bytes that are asked for at once: Python takes memory for all of a request beforehand."""
 
 
 def read_file(path: Path, *, limit: int, follow_links: bool = True) -> bytes:
@@ -39,12 +43,21 @@ def read_file(path: Path, *, limit: int, follow_links: bool = True) -> bytes:
         with os.fdopen(os.open(path, flags), "rb") as file:
             if not follow_links and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError("not a regular file", where=str(path))
-            data = file.read(limit + 1)
+            data = read_up_to(file, limit + 1)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {_reason(error)}", where=str(path)) from None
     if len(data) > limit:
         raise InputError(f"larger than {limit} bytes", where=str(path))
     return data
+
+
+def read_up_to(file: BinaryIO, size: int) -> bytes:
+    """Return at most `size` bytes of a file; memory is taken for those alone that are there."""
+    pieces = []
+    while size > 0 and (piece := file.read(min(size, _PIECE))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 def write_files(files: Mapping[Path, bytes], *, modes: Mapping[Path, int] | None = None) -> None:

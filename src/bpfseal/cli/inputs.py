@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bpfseal.bundle.files import read_file
+from bpfseal.bundle.files import read_file, read_up_to
 from bpfseal.bundle.media import MAX_BUNDLE_SIZE
 from bpfseal.errors import BpfsealError, InputError, UsageError
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
@@ -52,7 +52,7 @@ def read_argument(path: str, *, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     """
     if path != STDIO:
         return read_file(Path(path), limit=limit)
-    data = sys.stdin.buffer.read(limit + 1)
+    data = read_up_to(sys.stdin.buffer, limit + 1)
     if len(data) > limit:
         raise InputError(f"larger than {limit} bytes", where=STDIN)
     return data

@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -20,6 +21,7 @@ from bpfseal.errors import InputError
 
 _MAX_U32 = 0xFFFFFFFF
 _MAX_PAGE_SIZE = 1 << 20
+_NUMBER = re.compile("[0-9]{1,10}")
 
 
 def kernel_version(text: str) -> int:
@@ -31,8 +33,8 @@ def kernel_version(text: str) -> int:
         InputError: not two or three numbers.
     """
     parts = text.split(".")
-    if not 2 <= len(parts) <= 3 or not all(p.isascii() and p.isdigit() for p in parts):
-        raise InputError(f"kernel version {text!r} is not of the form 6.18 or 6.18.44")
+    if not 2 <= len(parts) <= 3 or not all(_NUMBER.fullmatch(part) for part in parts):
+        raise InputError(f"kernel version {text[:40]!r} is not of the form 6.18 or 6.18.44")
     major, minor, patch = [int(part) for part in (*parts, "0")[:3]]
     if major > 0xFFFF or minor > 0xFF:
         raise InputError(f"kernel version {text!r} is out of range")
