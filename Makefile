@@ -5,15 +5,19 @@
 #   make conformance  build 130 real objects with the reference tool too, and compare every byte
 #   make vm        objects, scenarios, skeletons, leaks and load times on real kernels under QEMU
 #                  (SERIES=6.18,7.3 names some)
+#   make fuzz      COUNT damaged inputs, then MINUTES guided by coverage (docs/fuzzing.md)
 #   make bench     speed beside the reference tool, openssl and plain Python, in the same run
 #   make objects   fetch real tools' objects from Debian's libbpf-tools (used by tests and demo)
 
 PYTHON ?= python3
 SERIES ?= 6.12,6.17,6.18,6.19,7.0,7.1,7.2,7.3
+COUNT ?= 300000
+SEED ?= 1
+MINUTES ?= 30
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format objects conformance vm bench clean
+.PHONY: demo test lint format objects conformance vm bench fuzz clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.demo
@@ -31,6 +35,12 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 
 objects: build/objects/.complete
+
+fuzz: $(VENV)/ready
+	$(BIN)/python -m tests.fuzz mutate --count $(COUNT) --seed $(SEED)
+	@if $(BIN)/python -c 'import atheris' 2>/dev/null; then \
+		$(BIN)/python -m tests.fuzz guided --minutes $(MINUTES); \
+	else echo "without atheris (pip install 'bpfseal[fuzz]') nothing is guided by coverage"; fi
 
 bench: $(VENV)/ready build/objects/.complete
 	$(BIN)/python benchmarks/batch_sign.py build
