@@ -5,16 +5,20 @@
 #   make conformance  build 130 real objects with the reference tool too, and compare every byte
 #   make vm        objects, scenarios, skeletons, leaks and load times on real kernels under QEMU
 #                  (SERIES=6.18,7.3 names some)
+#   make fuzz      COUNT damaged inputs, then MINUTES guided by coverage (docs/fuzzing.md)
 #   make bench     speed beside the reference tool, openssl and plain Python, in the same run
 #   make cost      CPU time and memory of the worst inputs at n, 2n, 4n and 10n; fails if not linear
 #   make objects   fetch real tools' objects from Debian's libbpf-tools (used by tests and demo)
 
 PYTHON ?= python3
 SERIES ?= 6.12,6.17,6.18,6.19,7.0,7.1,7.2,7.3
+COUNT ?= 300000
+SEED ?= 1
+MINUTES ?= 30
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format objects conformance vm bench cost clean
+.PHONY: demo test lint format objects conformance vm fuzz bench cost clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.demo
@@ -32,6 +36,12 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 
 objects: build/objects/.complete
+
+fuzz: $(VENV)/ready
+	$(BIN)/python -m tests.fuzz mutate --count $(COUNT) --seed $(SEED)
+	@if $(BIN)/python -c 'import atheris' 2>/dev/null; then \
+		$(BIN)/python -m tests.fuzz guided --minutes $(MINUTES); \
+	else echo "without atheris (pip install 'bpfseal[fuzz]') nothing is guided by coverage"; fi
 
 bench: $(VENV)/ready build/objects/.complete
 	$(BIN)/python benchmarks/batch_sign.py build

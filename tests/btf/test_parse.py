@@ -10,9 +10,9 @@ import pytest
 from bpfseal.bpf.insn import ByteOrder
 from bpfseal.btf.btf import VOID, Btf, BtfType, Member, VarSecinfo
 from bpfseal.btf.builder import BtfBuilder
-from bpfseal.btf.kinds import INT_CHAR, Kind, Linkage
+from bpfseal.btf.kinds import INT_CHAR, Kind
 from bpfseal.errors import InputError
-from support.btf_writer import KIND_FLAG, BtfWriter
+from support.btf_writer import BtfWriter, every_kind
 
 BEHIND = 99
 """A type id that no small blob has."""
@@ -146,31 +146,6 @@ def test_a_malformed_type_is_refused_with_its_id(
     with pytest.raises(InputError, match=message) as caught:
         Btf.from_bytes(writer.encode(byteorder), ".BTF")
     assert caught.value.where == ".BTF"
-
-
-def every_kind() -> BtfWriter:
-    """One type of each kind, with ids equal to the numbers of the kinds."""
-    writer = BtfWriter()
-    writer.add_int("int", 4, signed=True)
-    writer.add_ptr(1)
-    writer.add_array(1, 7)
-    writer.add_struct("s", 8, [("a", 1, 0), ("b", 1, 32)])
-    writer.add_raw(Kind.UNION, 4, (writer.string("u"), 1, 0), name="un", vlen=1)
-    writer.add_enum("e", {"ONE": 1})
-    writer.add_raw(Kind.FWD, name="later", vlen=KIND_FLAG)
-    writer.add_typedef("alias", 1)
-    writer.add_modifier(Kind.VOLATILE, 8)
-    writer.add_modifier(Kind.CONST, 9)
-    writer.add_modifier(Kind.RESTRICT, 10)
-    writer.add_func("f", 13, Linkage.STATIC)
-    writer.add_func_proto(0, [("x", 1)])
-    writer.add_var("v", 4)
-    writer.add_datasec(".data", [(14, 0, 8)], 8)
-    writer.add_raw(Kind.FLOAT, 8, name="double")
-    writer.add_decl_tag("tag", 14)
-    writer.add_modifier(Kind.TYPE_TAG, 1, "user")
-    writer.add_enum64("big", {"HUGE": 1 << 40})
-    return writer
 
 
 @pytest.mark.parametrize("byteorder", ["little", "big"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from bpfseal.bundle.layout import encode
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.loader.model import Loader, MapEntry, ProgramEntry
 from bpfseal.scheme import SCHEMES
+from support.layouts import add_blob, blob_path, dumped
 
 LOADER = Loader(
     scheme_name="kfunc",
@@ -114,22 +114,6 @@ def encode_files(
     index = json.loads(files["index.json"])
     manifests = [json.loads(files.pop(blob_path(entry))) for entry in index["manifests"]]
     return files, manifests, index
-
-
-def dumped(document: object) -> bytes:
-    return json.dumps(document).encode()
-
-
-def blob_path(descriptor: dict[str, Any]) -> str:
-    digest: str = descriptor["digest"]
-    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
-
-
-def add_blob(files: dict[str, bytes], descriptor: dict[str, Any], data: bytes) -> None:
-    """Add a blob and make a descriptor name it."""
-    descriptor["digest"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    descriptor["size"] = len(data)
-    files[blob_path(descriptor)] = data
 
 
 def packed(files: dict[str, bytes]) -> bytes:

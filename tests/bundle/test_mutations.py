@@ -22,10 +22,11 @@ from bpfseal.loader import generate
 from bpfseal.loader.model import Loader
 from bpfseal.signing.verify import verify_signature
 from support.fuzz import mutations
+from support.layouts import add_blob, blob_path, dumped
 from support.lskel_writer import header_of
 from support.object_writer import ObjectWriter
 
-from .support import add_blob, blob_path, dumped, encode_files, packed
+from .support import encode_files, packed
 from .verifying import certificate, signed, tiny
 
 SCHEMES = ("kfunc", "inline", "loadtime")

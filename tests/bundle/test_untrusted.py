@@ -17,8 +17,9 @@ from bpfseal.bundle.archive import read_tar, write_tar
 from bpfseal.bundle.layout import decode, encode
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.errors import BpfsealError, InputError, UnsupportedError
+from support.layouts import add_blob, blob_path
 
-from .support import BUNDLE, LOADER, Change, add_blob, blob_path, packed, repacked
+from .support import BUNDLE, LOADER, Change, packed, repacked
 
 FUZZ_ROUNDS = 4000
 _SEED = 20261123

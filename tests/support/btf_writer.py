@@ -106,3 +106,28 @@ def encode_ext(
         body += struct.pack(f"{sign}{len(words)}I", *words)
     header = struct.pack(f"{sign}HBBI6I", MAGIC, 1, 0, 32, *fields)
     return header + body
+
+
+def every_kind() -> BtfWriter:
+    """One type of each kind, with ids equal to the numbers of the kinds."""
+    writer = BtfWriter()
+    writer.add_int("int", 4, signed=True)
+    writer.add_ptr(1)
+    writer.add_array(1, 7)
+    writer.add_struct("s", 8, [("a", 1, 0), ("b", 1, 32)])
+    writer.add_raw(Kind.UNION, 4, (writer.string("u"), 1, 0), name="un", vlen=1)
+    writer.add_enum("e", {"ONE": 1})
+    writer.add_raw(Kind.FWD, name="later", vlen=KIND_FLAG)
+    writer.add_typedef("alias", 1)
+    writer.add_modifier(Kind.VOLATILE, 8)
+    writer.add_modifier(Kind.CONST, 9)
+    writer.add_modifier(Kind.RESTRICT, 10)
+    writer.add_func("f", 13, Linkage.STATIC)
+    writer.add_func_proto(0, [("x", 1)])
+    writer.add_var("v", 4)
+    writer.add_datasec(".data", [(14, 0, 8)], 8)
+    writer.add_raw(Kind.FLOAT, 8, name="double")
+    writer.add_decl_tag("tag", 14)
+    writer.add_modifier(Kind.TYPE_TAG, 1, "user")
+    writer.add_enum64("big", {"HUGE": 1 << 40})
+    return writer

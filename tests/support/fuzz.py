@@ -24,6 +24,6 @@ def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
                     damaged[at] ^= 1 << source.randrange(8)
                 case _:
                     damaged[at] = source.randrange(256)
-        if source.randrange(16) == 0:
+        if source.randrange(16) == 0 and len(damaged) > 1:
             del damaged[source.randrange(1, len(damaged)) :]
         yield bytes(damaged)

@@ -15,6 +15,7 @@ Example:
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from typing import Any
 from bpfseal.errors import InputError, KernelError
 from bpfseal.input_file import read_file
 from bpfseal.kernel.scenario_calls import CALLS
-from bpfseal.kernel.scenario_run import Answer, Run
+from bpfseal.kernel.scenario_run import MALFORMED, Answer, Run
 from bpfseal.kernel.subject import Subject
 
 _MAX_SIZE = 16 << 20
@@ -155,7 +156,7 @@ def read_collection(path: Path) -> Collection:
             blobs=blobs,
             scenarios=tuple(_scenario(given, blobs) for given in document["scenarios"]),
         )
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise InputError(f"no collection of scenarios: {error!r}", where=str(path)) from error
 
 
@@ -168,13 +169,30 @@ def _blob(given: str | list[str]) -> bytes:
 
 def _scenario(given: Mapping[str, Any], blobs: Mapping[str, bytes]) -> Scenario:
     return Scenario(
-        name=given["name"],
-        about=given.get("about", ""),
-        source=given["source"],
-        boot=given.get("boot", {}),
+        name=_text(given["name"]),
+        about=_text(given.get("about", "")),
+        source=_text(given["source"]),
+        boot=_boot(given.get("boot", {})),
         kernel_types=blobs[given["kernel_types"]] if "kernel_types" in given else b"",
         steps=tuple(_step(step) for step in given["steps"]),
     )
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str):
+        raise TypeError(f"{given!r} is no text")
+    return given
+
+
+def _boot(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the machine is started with, with texts where there must be some."""
+    for name in ("builtin", "functions"):
+        for text in given.get(name, ()):
+            _text(text)
+    hook = _text(given.get("post_integrity", ""))
+    if hook and hook not in errno.errorcode.values():
+        raise ValueError(f"no errno {hook}")
+    return given
 
 
 _STEP_KEYS = frozenset({"call", "as", "expect", "measured_as"})
@@ -189,14 +207,18 @@ def _step(given: Mapping[str, Any]) -> Step:
     return Step(
         call=given["call"],
         arguments={name: value for name, value in given.items() if name not in _STEP_KEYS},
-        result_name=given.get("as", ""),
+        result_name=_text(given.get("as", "")),
         expected={who: _expectation(what) for who, what in expected.items()},
-        measured_as=given.get("measured_as", ""),
+        measured_as=_text(given.get("measured_as", "")),
     )
 
 
 def _expectation(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return {"result": given} if isinstance(given, str) else given
+    if isinstance(given, str):
+        return {"result": given}
+    if given is not None:
+        _text(given["result"])
+    return given
 
 
 def run_scenario(
@@ -243,7 +265,7 @@ def _answer(run: Run, step: Step) -> Answer:
         return CALLS[step.call](run, step.arguments)
     except KernelError as error:
         return Answer(error.errno_name, None, log=error.log, rule=error.rule)
-    except (KeyError, ValueError, TypeError) as error:
+    except MALFORMED as error:
         raise InputError(f"{step.call} with {dict(step.arguments)}: {error!r}") from error
 
 

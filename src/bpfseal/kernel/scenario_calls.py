@@ -79,8 +79,8 @@ def _open_btf(run: Run, given: Arguments) -> Answer:
 
 def _prog_load(run: Run, given: Arguments) -> Answer:
     insns = run.bytes_of(given["program"])
-    size = given.get("attr_size", _ATTR_SIZE)
-    log = run.pointer(bytes(_LOG_SIZE)) if given.get("log", True) else 0
+    size = len(run.room(given.get("attr_size", _ATTR_SIZE)))
+    log = run.pointer(run.room(_LOG_SIZE)) if given.get("log", True) else 0
     values: dict[str, int | bytes] = {
         "prog_type": given.get("type", ProgType.SYSCALL),
         "insn_cnt": len(insns) // INSN_SIZE,
@@ -116,7 +116,7 @@ def _log(run: Run, address: int) -> str:
     """Return the verifier's log without the statistics, with which it ends."""
     if not address:
         return ""
-    text = run.subject.read_memory(address, _LOG_SIZE).split(b"\0", 1)[0].decode()
+    text = run.subject.read_memory(address, _LOG_SIZE).split(b"\0", 1)[0].decode("utf-8", "replace")
     return _STATISTICS.sub("", text).removesuffix("\n")
 
 
@@ -140,6 +140,7 @@ def _records(run: Run, given: Arguments) -> dict[str, int | bytes]:
         rows = given.get(field, ())
         if rows:
             size = given.get(f"{field}_size", 4 * len(rows[0]))
+            run.room(size * len(rows))
             data = b"".join(struct.pack(f"<{len(row)}I", *row).ljust(size, b"\0") for row in rows)
             fields |= {
                 field: run.pointer(data),
@@ -150,7 +151,7 @@ def _records(run: Run, given: Arguments) -> dict[str, int | bytes]:
 
 
 def _prog_run(run: Run, given: Arguments) -> Answer:
-    ctx = bytes(given.get("ctx_size", 0))
+    ctx = run.room(given.get("ctx_size", 0))
     layout = layouts.PROG_RUN
     packed = bytearray(
         layout.pack(

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from bpfseal.errors import InputError
 from bpfseal.kernel.scenario import Collection, Step
-from bpfseal.kernel.scenario_run import bytes_of
+from bpfseal.kernel.scenario_run import MALFORMED, MAX_ROOM, bytes_of
 from bpfseal.signing import cms, der, oids
 from bpfseal.signing.certificate import Certificate
 from bpfseal.signing.keygen import KeyPair, generate
@@ -75,6 +75,13 @@ def with_signatures(collection: Collection) -> Collection:
 
 
 def _with_bytes(step: Step, blobs: Mapping[str, bytes]) -> Step:
+    try:
+        return _with_keys(step, blobs)
+    except MALFORMED as error:
+        raise InputError(f"{step.call} with {dict(step.arguments)}: {error!r}") from error
+
+
+def _with_keys(step: Step, blobs: Mapping[str, bytes]) -> Step:
     given = dict(step.arguments)
     if step.call == "add_key" and "key" in given:
         key = given.pop("key")
@@ -88,7 +95,7 @@ def _signature(wanted: Mapping[str, Any], blobs: Mapping[str, bytes]) -> bytes:
     """Return a signature as it is described, with the changes that are made to it afterwards."""
     data: bytes
     if "hex" in wanted:
-        data = bytes.fromhex(wanted["hex"]) * wanted.get("repeat", 1)
+        data = _repeated(bytes.fromhex(wanted["hex"]), wanted.get("repeat", 1))
     else:
         payload = b"".join(bytes_of(blobs, name) for name in wanted["over"])
         data = _sign(
@@ -99,7 +106,16 @@ def _signature(wanted: Mapping[str, Any], blobs: Mapping[str, bytes]) -> bytes:
         changed[wanted["flip"]] ^= 1
         data = bytes(changed)
     end = len(data) - int(wanted.get("cut", 0))
-    return data[:end].ljust(wanted.get("pad_to", 0), b"\0")
+    size = wanted.get("pad_to", 0)
+    if size > MAX_ROOM:
+        raise ValueError(f"more than {MAX_ROOM} bytes")
+    return data[:end].ljust(size, b"\0")
+
+
+def _repeated(data: bytes, times: int) -> bytes:
+    if len(data) * times > MAX_ROOM:
+        raise ValueError(f"more than {MAX_ROOM} bytes")
+    return data * times
 
 
 @cache

@@ -65,7 +65,7 @@ def map_create(run: Run, given: Arguments) -> Answer:
             digest + bytes(SHA256_SIZE), given.get("exclusive_pointer", "")
         )
         values["excl_prog_hash_size"] = given.get("exclusive_size", SHA256_SIZE)
-    size = given.get("attr_size", _MAP_CREATE_SIZE)
+    size = len(run.room(given.get("attr_size", _MAP_CREATE_SIZE)))
     packed = layouts.MAP_CREATE.pack_fields(values, size=size)
     return run.opened(run.bpf(Cmd.MAP_CREATE, bytearray(packed)))
 
@@ -109,7 +109,7 @@ def map_pop(run: Run, given: Arguments) -> Answer:
 
 
 def _read(run: Run, command: Cmd, given: Arguments) -> Answer:
-    room = bytes(given.get("size", _ROOM))
+    room = run.room(given.get("size", _ROOM))
     value = run.pointer(run.bytes_of(given["value"]) if "value" in given else room)
     _element(run, command, given, value)
     return _shown(run, value, given)
@@ -129,7 +129,7 @@ def map_delete(run: Run, given: Arguments) -> Answer:
 
 def map_next_key(run: Run, given: Arguments) -> Answer:
     """BPF_MAP_GET_NEXT_KEY."""
-    following = run.pointer(bytes(given.get("size", _ROOM)))
+    following = run.pointer(run.room(given.get("size", _ROOM)))
     packed = layouts.MAP_GET_NEXT_KEY.pack(
         map_fd=run.number(given["map"]), key=_key(run, given), next_key=following
     )
@@ -171,7 +171,7 @@ def info(run: Run, given: Arguments) -> Answer:
     """BPF_OBJ_GET_INFO_BY_FD; the result is the object's id."""
     layout = _INFO[given["kind"]]
     size = given.get("size", layout.size)
-    place = run.pointer(bytes(max(size, layout.size)))
+    place = run.pointer(run.room(max(size, layout.size)))
     packed = layouts.OBJ_GET_INFO_BY_FD.pack(
         bpf_fd=run.number(given["of"]), info_len=size, info=place
     )
@@ -185,7 +185,7 @@ def _field(layout: AttrLayout, raw: bytes, name: str) -> str:
     """Return a field of a struct as text: a name, hex digits of a tag, a number."""
     data = raw[layout.offset(name) : layout.end(name)]
     if name == "name":
-        return data.split(b"\0", 1)[0].decode()
+        return data.split(b"\0", 1)[0].decode("utf-8", "replace")
     return data.hex() if name == "tag" else str(int.from_bytes(data, "little"))
 
 

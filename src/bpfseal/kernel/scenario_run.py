@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +16,15 @@ from typing import Any, Final
 
 from bpfseal.bpf.uapi import Cmd
 from bpfseal.kernel.subject import Subject
+
+MALFORMED: Final = (
+    *(AttributeError, KeyError, IndexError, OverflowError, RecursionError, TypeError, ValueError),
+    struct.error,
+)
+"""What Python raises where a scenario has a value that does not fit its place."""
+
+MAX_ROOM: Final = 64 << 20
+"""Bytes of memory that the calls of one scenario may ask for."""
 
 BAD_POINTER: Final = 0x1000
 """An address that leads nowhere in any process."""
@@ -66,12 +76,16 @@ DONE: Final = Answer("ok", 0)
 
 @dataclass(slots=True)
 class Run:
-    """One run of a scenario: the subject, what steps can speak of, and what they have opened."""
+    """One run of a scenario: the subject, what steps can speak of, and what they have opened.
+
+    `asked` counts the bytes of memory that the steps have asked for.
+    """
 
     subject: Subject
     blobs: Mapping[str, bytes]
     results: dict[str, int] = field(default_factory=dict)
     open_fds: list[int] = field(default_factory=list)
+    asked: int = 0
 
     def number(self, given: int | str) -> int:
         """Return a number, the result of a step, or the id of a keyring."""
@@ -86,6 +100,17 @@ class Run:
     def pointer(self, data: bytes, how: str = "") -> int:
         """Return the address of bytes, or one that is ``bad`` or ``null``."""
         return {"bad": BAD_POINTER, "null": 0}[how] if how else self.subject.allocate(data)
+
+    def room(self, size: int) -> bytes:
+        """Return so many zeros, of `MAX_ROOM` for all.
+
+        Raises:
+            ValueError: the scenario asks for more.
+        """
+        self.asked += max(size, 0)
+        if self.asked > MAX_ROOM:
+            raise ValueError(f"more than {MAX_ROOM} bytes")
+        return bytes(size)
 
     def bpf(self, command: Cmd, attributes: bytearray) -> int:
         """Make a raw call to the BPF subsystem."""

@@ -17,6 +17,8 @@ from bpfseal.object.target import TargetValues
 
 _TRISTATE = {"n": 0, "y": 1, "m": 2}
 _TRISTATE_ENUM = "libbpf_tristate"
+_MAX_NUMBER = 80
+"""Characters of the longest number; 64 bits fit in any notation."""
 
 
 def kconfig_value(
@@ -63,9 +65,9 @@ def _value(extern: Extern, btf: Btf, target: TargetValues, byteorder: ByteOrder)
     if text in _TRISTATE:
         return _tristate(extern, btf, text, byteorder, where)
     try:
-        number = int(text, 0)
+        number = int(text if len(text) <= _MAX_NUMBER else "", 0)
     except ValueError:
-        raise InputError(f"its value {text} is no number", where=where) from None
+        raise InputError(f"its value {text[:_MAX_NUMBER]} is no number", where=where) from None
     return _number(extern, btf, number, byteorder, where)
 
 

@@ -18,6 +18,7 @@ import errno
 import mmap
 import select
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Final, NamedTuple
@@ -45,6 +46,10 @@ _TAIL: Final = _HEAD + 1
 
 _HEADER: Final = struct.Struct("=IHH")
 """``struct perf_event_header``: type, misc, size."""
+
+_SIZE: Final = struct.Struct("=I")
+_LOST: Final = struct.Struct("=QQ")
+"""The size in front of raw data; id and number of PERF_RECORD_LOST."""
 
 
 class PerfSample(NamedTuple):
@@ -84,7 +89,9 @@ class _Ring:
     def records(self) -> Iterator[tuple[int, bytes]]:
         """Yield type and body of each record, and give its room back."""
         tail = self._words[_TAIL]
-        while tail < load_acquire(self._words, _HEAD):
+        while tail < (head := load_acquire(self._words, _HEAD)):
+            if head - tail > self._size:
+                raise InputError(f"{head - tail} bytes in a ring of {self._size}")
             kind, _, size = _HEADER.unpack(self._bytes(tail, _HEADER.size))
             if not _HEADER.size <= size <= self._size:
                 raise InputError(f"a record of {size} bytes in a ring of {self._size}")
@@ -149,7 +156,23 @@ class PerfBuffer(Reader[PerfSample]):
         for ring in self._rings:
             for kind, body in ring.records():
                 if kind == _RECORD_SAMPLE:
-                    (size,) = struct.unpack_from("=I", body)
-                    yield PerfSample(ring.cpu, self._decode(body[4 : 4 + size]))
+                    yield PerfSample(ring.cpu, self._decode(_raw(body)))
                 elif kind == _RECORD_LOST:
-                    self.lost += struct.unpack_from("=QQ", body)[1]
+                    self.lost += _lost(body)
+
+
+def _raw(body: bytes) -> bytes:
+    """Return what a program wrote into a sample."""
+    size = int.from_bytes(body[: _SIZE.size], sys.byteorder)
+    raw = body[_SIZE.size : _SIZE.size + size]
+    if len(body) < _SIZE.size or len(raw) < size:
+        raise InputError(f"a sample of {len(body)} bytes that says that it has {size}")
+    return raw
+
+
+def _lost(body: bytes) -> int:
+    """Return how many records found no room."""
+    if len(body) < _LOST.size:
+        raise InputError(f"a record about lost ones of {len(body)} bytes")
+    count: int = _LOST.unpack_from(body)[1]
+    return count

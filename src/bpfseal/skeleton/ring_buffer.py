@@ -78,7 +78,9 @@ class RingBuffer(Reader[Value]):
     def _records(self) -> Iterator[Value]:
         """Yield the records that are complete now."""
         position = self._consumer[0]
-        while position < load_acquire(self._producer, 0):
+        while position < (end := load_acquire(self._producer, 0)):
+            if end - position > self._size:
+                raise InputError(f"{end - position} bytes in a ring buffer of {self._size}")
             start = position & self._size - 1
             length = load_acquire(self._lengths, start // 4)
             if length & _BUSY:

@@ -19,6 +19,7 @@ from bpfseal.kernel.linux.cpus import possible_cpus
 from bpfseal.object.target import TargetValues, kernel_version, parse_kconfig
 
 _KALLSYMS = Path("/proc/kallsyms")
+_SYMBOL = re.compile(rb"([0-9a-f]{1,16}) [A-Za-z] ([!-~]+)\s")
 
 
 def host_values(
@@ -71,11 +72,11 @@ def _addresses(symbols: Collection[str]) -> dict[str, int]:
         return {}
     found: dict[str, int] = {}
     try:
-        with _KALLSYMS.open() as lines:
+        with _KALLSYMS.open("rb") as lines:
             for line in lines:
-                address, _, name, *_ = line.split()
-                if name in symbols:
-                    found.setdefault(name, int(address, 16))
+                symbol = _SYMBOL.match(line)
+                if symbol and (name := symbol[2].decode()) in symbols:
+                    found.setdefault(name, int(symbol[1], 16))
     except OSError as error:
         raise CapabilityError(f"cannot be read: {error.strerror}", where=str(_KALLSYMS)) from None
     return found

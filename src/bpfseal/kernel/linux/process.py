@@ -21,7 +21,7 @@ _PROC: Final = Path("/proc/self")
 def may_load_programs() -> bool:
     """Tell whether this process has CAP_BPF or CAP_SYS_ADMIN."""
     effective = _fields(_PROC / "status").get("CapEff", "0")
-    mask = int(effective, 16)
+    mask = int(effective, 16) if re.fullmatch("[0-9a-fA-F]{1,16}", effective) else 0
     return bool(mask >> _CAP_BPF & 1 or mask >> _CAP_SYS_ADMIN & 1)
 
 
@@ -36,7 +36,7 @@ def fd_fields(fd: int) -> dict[str, str]:
 
 def _fields(path: Path) -> dict[str, str]:
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8", "replace")
     except OSError:  # no Linux, or no /proc
         return {}
     return dict(re.findall(r"^([^:\n]+):\s*(.*)$", text, re.MULTILINE))

@@ -25,12 +25,15 @@ def tracepoint_id(category: str, name: str) -> int:
 
     Raises:
         UsageError: a name that is none.
-        CapabilityError: tracefs has no such tracepoint, or is not mounted.
+        CapabilityError: tracefs has no such tracepoint, is not mounted, or gives no number.
     """
     for part in (category, name):
         if not re.fullmatch(r"\w+", part):
             raise UsageError(f"{part!r} is no name of a tracepoint")
-    return int(_first_text(f"events/{category}/{name}/id"))
+    text = _first_text(f"events/{category}/{name}/id").strip()
+    if not re.fullmatch("[0-9]{1,10}", text):
+        raise CapabilityError(f"tracefs gives {text[:40]!r} as the number of {category}/{name}")
+    return int(text)
 
 
 def traceable_functions(pattern: str) -> Iterator[str]:
@@ -55,11 +58,11 @@ def probe_event(kind: str) -> tuple[int, int]:
     """
     folder = _EVENT_SOURCES / kind
     try:
-        number = int((folder / "type").read_text())
-        place = (folder / "format" / "retprobe").read_text()
+        number = int((folder / "type").read_text("ascii"))
+        place = (folder / "format" / "retprobe").read_text("ascii")
     except (OSError, ValueError):
         raise CapabilityError(f"this kernel has no perf events for {kind}s") from None
-    bit = re.fullmatch(r"config:(\d+)\n?", place)
+    bit = re.fullmatch(r"config:([0-5]?[0-9]|6[0-3])\n?", place)
     if bit is None:
         raise CapabilityError(f"the kernel describes return {kind}s as {place!r}")
     return number, 1 << int(bit[1])
@@ -68,7 +71,7 @@ def probe_event(kind: str) -> tuple[int, int]:
 def _first_text(name: str) -> str:
     for folder in _TRACEFS:
         with suppress(OSError):
-            return (folder / name).read_text()
+            return (folder / name).read_text("utf-8", "replace")
     raise CapabilityError(
         f"tracefs has no {name}", hint="mount -t tracefs tracefs /sys/kernel/tracing"
     )

@@ -21,6 +21,7 @@ from bpfseal.bpf.uapi import Cmd
 from bpfseal.kernel.model.memory import MemoryFault
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
+from bpfseal.kernel.model.work import BYTES
 
 PAGE_SIZE: Final = 4096
 """Bytes of the largest attributes that are looked at (``bpf_check_uarg_tail_zero``)."""
@@ -148,6 +149,8 @@ def read(state: KernelState, place: Place, address: int, size: int, what: str) -
     Raises:
         KernelError: EFAULT.
     """
+    if place.is_kernel:
+        state.work.spend(size // BYTES)
     try:
         data = state.memory.read(address, size)
     except MemoryFault as fault:

@@ -25,6 +25,7 @@ from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
 from bpfseal.kernel.model.syscall import sys_bpf
+from bpfseal.kernel.model.work import BYTES, CALL
 
 _U32: Final = 0xFFFFFFFF
 _CONVERSION: Final = re.compile(r"%(?:%|([-+ #0]*\d*)(l{0,2}|hh?)([diuxXpcs]))")
@@ -82,7 +83,9 @@ def helpers(state: KernelState, program: ModelProgram) -> dict[int, HelperFuncti
         return state.answer(caller, "kallsyms_lookup_name", str(name), call)
 
     def printk(machine: Machine, text_at: int, size: int, *arguments: int) -> int:
-        text = machine.memory.read(text_at, size & _U32)
+        size &= _U32
+        state.work.spend(CALL + size // BYTES)
+        text = machine.memory.read(text_at, size)
         if not text.endswith(b"\0"):
             return -EINVAL
         line = format_printk(text[: text.index(0)].decode("utf-8", "replace"), arguments)

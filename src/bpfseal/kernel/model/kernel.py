@@ -176,6 +176,7 @@ class ModelKernel(ObjectCalls):
 
     def allocate(self, data: bytes) -> int:
         """Put bytes into user memory and return their address."""
+        self._state.work.give(len(data))
         region = self._state.memory.map("user memory", bytearray(data), user=True)
         return region.base
 
@@ -244,6 +245,7 @@ class ModelKernel(ObjectCalls):
 
     def map_update(self, fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
         """Set one element."""
+        self._state.work.give(len(value))
         self._record(
             "map_update",
             f"fd {fd}, {len(value)} bytes",
@@ -281,6 +283,7 @@ class ModelKernel(ObjectCalls):
 
     def btf_load(self, data: bytes) -> int:
         """Load a BTF and return its fd."""
+        self._state.work.give(len(data))
         return self._record(
             "btf_load",
             f"{len(data)} bytes",
@@ -289,6 +292,7 @@ class ModelKernel(ObjectCalls):
 
     def prog_load(self, request: ProgLoad) -> int:
         """Load a program and return its fd."""
+        self._state.work.give(len(request.insns))
         attributes = ProgAttributes(
             type=request.type,
             name=request.name,

@@ -70,6 +70,7 @@ def map_create(state: KernelState, attributes: MapAttributes) -> int:
     created = ModelMap(
         attributes,
         state.memory,
+        work=state.work,
         possible_cpus=state.profile.possible_cpus,
         pops_stacks=state.profile.pops_stacks,
         template=template,

@@ -24,9 +24,7 @@ from bpfseal.kernel.model.map_rules import PERCPU, RULES, Contents, MapAttribute
 from bpfseal.kernel.model.memory import Memory, Region
 from bpfseal.kernel.model.refusal import ENOTSUPP, refusal
 from bpfseal.kernel.model.ring import RingBuffer
-
-MAX_ARRAY_BYTES: Final = 1 << 28
-"""The largest value area that the model keeps; a larger one is ENOMEM when it is first used."""
+from bpfseal.kernel.model.work import Work
 
 _EXCL_OFFSET: Final = SHA256_SIZE
 """Offset of ``excl`` in ``struct bpf_map``: right behind ``sha``."""
@@ -52,6 +50,7 @@ class ModelMap(KernelObject):
         attributes: MapAttributes,
         memory: Memory,
         *,
+        work: Work | None = None,
         possible_cpus: int = 1,
         pops_stacks: bool = True,
         template: MapAttributes | None = None,
@@ -64,6 +63,7 @@ class ModelMap(KernelObject):
         self.template = template
         self.owner_type: ProgType | None = None
         self._memory = memory
+        self._work = work or Work()
         self._pops_stacks = pops_stacks
         self._element_size = (attributes.value_size + 7) & ~7
         percpu = attributes.type in PERCPU
@@ -115,6 +115,9 @@ class ModelMap(KernelObject):
         for region in self._regions.values():
             self._memory.unmap(region)
         self._elements.release()
+        if self._area is not None:
+            self._work.taken -= len(self._area)
+            self._area = None
 
     # What programs see of a map.
 
@@ -171,7 +174,7 @@ class ModelMap(KernelObject):
         """Return the value area of an array: all elements, each rounded up to 8 bytes."""
         if self._area is None:
             size = self._element_size * self.attributes.max_entries
-            if size > MAX_ARRAY_BYTES:
+            if not self._work.take(size):
                 source = "kernel/bpf/arraymap.c array_map_alloc"
                 raise refusal(ENOMEM, source, f"{size} bytes are too many for the model")
             self._area = bytearray(size)

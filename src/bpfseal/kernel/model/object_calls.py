@@ -21,7 +21,7 @@ from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.memory import Region
 from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.refusal import refusal
-from bpfseal.kernel.model.state import KernelState
+from bpfseal.kernel.model.state import USER, KernelState
 from bpfseal.kernel.protocol import LinkCreate, PerfEvent, TestResult
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class ObjectCalls:
         return self._state.profile.possible_cpus
 
     def _record(self, name: str, about: str, call: Callable[[], T]) -> T:
-        return self._state.record("user", name, about, call)
+        return self._state.record(USER, name, about, call)
 
     def _map(self, fd: int) -> ModelMap:
         return self._state.fds.get_as(fd, ModelMap)

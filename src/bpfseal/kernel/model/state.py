@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model.btf_objects import BtfObject
@@ -23,11 +23,15 @@ from bpfseal.kernel.model.memory import Memory
 from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.rights import ALL_RIGHTS, Rights
+from bpfseal.kernel.model.work import CALL, Work
 
 if TYPE_CHECKING:
     from bpfseal.kernel.model.links import ModelLink
 
 T = TypeVar("T")
+
+USER: Final = "user"
+"""Who makes the calls that no program makes (`Call.by`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class KernelState:
         verifier_log: what the last BPF_PROG_LOAD wrote into its log.
         bpf_keyring_unsealed: the boot parameter ``bpf.keyring_unsealed=1``.
         rights: what the process that loads may do.
+        work: how much work the current call may still be.
     """
 
     profile: Profile
@@ -90,6 +95,7 @@ class KernelState:
     verifier_log: str = ""
     bpf_keyring_unsealed: bool = False
     rights: Rights = ALL_RIGHTS
+    work: Work = field(default_factory=Work)
 
     def __post_init__(self) -> None:
         self.keyrings = Keyrings(self.profile, bpf_unsealed=self.bpf_keyring_unsealed)
@@ -114,6 +120,8 @@ class KernelState:
             result, rule = -answer.errno, answer.rule
         else:
             result, rule = answer, ""
+        if by != USER:
+            self.work.spend(CALL)
         self.calls.append(Call(by, name, arguments, result, rule))
         return result
 
@@ -123,6 +131,8 @@ class KernelState:
         Raises:
             KernelError: the call was refused; that is noted too.
         """
+        if by == USER:
+            self.work.begin()
         try:
             result = call()
         except KernelError as error:

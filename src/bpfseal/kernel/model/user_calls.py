@@ -29,7 +29,7 @@ from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.pins import open_pinned, pin
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.run import MAX_CTX_SIZE, run_program
-from bpfseal.kernel.model.state import KernelState
+from bpfseal.kernel.model.state import USER, KernelState
 
 PATH_SIZE: Final = 4096
 """PATH_MAX."""
@@ -51,11 +51,11 @@ def user_bpf(state: KernelState, command: int, attributes: bytearray) -> int:
         layout, run = _command(state, command, place)
         attr = Attr.copy(state, Cmd(command), layout, place)
     except KernelError as error:
-        state.note("user", name, "", error)
+        state.note(USER, name, "", error)
         state.memory.unmap(region)
         raise
     try:
-        return state.record("user", name, attr.describe(), lambda: run(attr))
+        return state.record(USER, name, attr.describe(), lambda: run(attr))
     finally:
         state.memory.unmap(region)
 

@@ -69,6 +69,7 @@ def analyse_program(
 
     Raises:
         KernelError: the program is refused. Its log ends with the reason.
+        CapabilityError: it is too complex for the model.
     """
     log = Log(log_level)
     env = Env(
@@ -84,6 +85,7 @@ def analyse_program(
         map_fields=lambda: map_fields(
             has_hash=state.profile.has_exclusive_maps, has_excl=state.has_excl
         ),
+        patience=max(state.work.left, 0),
     )
     processed = 0
     explorer: Explorer | None = None
@@ -99,6 +101,8 @@ def analyse_program(
         reason = refused.message.splitlines()[-1]
         source = f"kernel/bpf/verifier.c {refused.function}, insn {env.index}"
         raise refusal(refused.errno, source, reason, log=log.text.rstrip("\n")) from refused
+    finally:
+        state.work.use(explorer.processed if explorer else 0)
     processed = explorer.processed
     if log.level == 1:
         log.rewind(0)

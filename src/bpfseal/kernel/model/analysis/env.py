@@ -40,6 +40,7 @@ class Env:
         malformed: what is wrong with insns, by index.
         log: the verifier's log.
         map_fields: returns the fields of ``struct bpf_map``.
+        patience: how many insns the model is willing to look at.
         state: the state of the path that is being followed.
         index: the insn that is being looked at.
         stack_depths: bytes of stack that each function uses, by its first insn.
@@ -56,6 +57,7 @@ class Env:
     malformed: Mapping[int, Trap]
     log: Log
     map_fields: Callable[[], tuple[Field, ...]]
+    patience: int
     state: State = field(default_factory=lambda: State([Frame()]))
     index: int = 0
     stack_depths: dict[int, int] = field(default_factory=dict)

@@ -42,6 +42,7 @@ from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.state import Frame, State
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind
 from bpfseal.kernel.model.processor import Trap
+from bpfseal.kernel.model.work import Work
 
 MAX_PENDING: Final = 8192
 """Paths that may wait to be followed, BPF_COMPLEXITY_LIMIT_JMP_SEQ (kernel/bpf/verifier.c). More of
@@ -90,6 +91,7 @@ class Explorer:
 
         Raises:
             Refused: the program is not safe, or too complex to tell.
+            CapabilityError: it is too complex for the model.
         """
         env = self._env
         env.state.registers[1] = Pointer(PointerKind.CTX)
@@ -104,7 +106,8 @@ class Explorer:
     def _follow(self, came_from: int) -> None:
         """Follow the current path until it ends."""
         env, insns, joins = self._env, self._env.insns, self._flow.joins
-        limit, handlers, log = env.profile.max_insns, self._HANDLERS, env.log
+        limit = min(env.profile.max_insns, env.patience)
+        handlers, log = self._HANDLERS, env.log
         malformed = env.malformed
         show_state = True
         index = env.index
@@ -113,6 +116,8 @@ class Explorer:
             insn = insns[index]
             self.processed += 1
             if self.processed > limit:
+                if limit < env.profile.max_insns:
+                    raise Work.exhausted()
                 message = f"BPF program is too large. Processed {self.processed} insn"
                 raise env.refuse(E2BIG, "do_check", message)
             if index in joins and self._is_known(index):
