@@ -217,6 +217,7 @@ class MapFlag(IntFlag):
 class ProgFlag(IntFlag):
     """Flags of BPF_PROG_LOAD."""
 
+    STRICT_ALIGNMENT = 1 << 0
     ANY_ALIGNMENT = 1 << 1
     SLEEPABLE = 1 << 4
     XDP_HAS_FRAGS = 1 << 5

@@ -19,6 +19,8 @@ from types import MappingProxyType
 from typing import Final
 
 from bpfseal.bpf.uapi import Cmd, MapType, ProgType
+from bpfseal.kernel.model import verifier_facts as facts
+from bpfseal.kernel.model.verifier_facts import VerifierFacts
 from bpfseal.loader.checks import VERIFY_KFUNC
 from bpfseal.release import MAX_SIGNATURE_SIZE, RELEASES, Answer, Release
 from bpfseal.scheme import Part
@@ -93,6 +95,7 @@ class Profile:
         sleepable_maps: the types of maps that a sleepable program may use.
         not_sleepable_log: what the verifier says of BPF_F_SLEEPABLE for a type that cannot sleep.
         kfuncs: the kfuncs that the kernel has, and the program types that may call each.
+        verifier: what its verifier does.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Profile:
     sleepable_maps: frozenset[MapType] = SLEEPABLE_MAPS
     not_sleepable_log: str = _MAY_SLEEP
     kfuncs: Mapping[str, frozenset[ProgType]] = field(default_factory=lambda: _NO_KFUNCS)
+    verifier: VerifierFacts = facts.LINUX_7_2
 
     @property
     def verifies_in_verifier(self) -> bool:
@@ -154,6 +158,7 @@ def _profile(
     max_fd_array: int | None = None,
     tags_first: bool = True,
     kfuncs: Mapping[str, frozenset[ProgType]] = _NO_KFUNCS,
+    verifier: VerifierFacts = facts.LINUX_7_2,
 ) -> Profile:
     """Return the profile of a release, whose latest updates count where updates differ."""
     return Profile(
@@ -172,6 +177,7 @@ def _profile(
         sleepable_maps=sleepable_maps,
         not_sleepable_log=may_sleep,
         kfuncs=kfuncs,
+        verifier=verifier,
     )
 
 
@@ -183,7 +189,11 @@ KFUNC_SERIES: Final = _profile(
 )
 
 _LINUX_6_18: Final = _profile(
-    RELEASES["6.18"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
+    RELEASES["6.18"],
+    bad_pointer=ENOMEM,
+    may_sleep=_MAY_SLEEP_OLD,
+    checks_all_fields=False,
+    verifier=facts.LINUX_6_18,
 )
 
 _LINUX_7_3: Final = _profile(
@@ -192,6 +202,7 @@ _LINUX_7_3: Final = _profile(
     relocates_first=True,
     max_fd_array=4096,
     tags_first=False,
+    verifier=facts.LINUX_7_3,
 )
 
 _LINUX_6_17: Final = Profile(
@@ -208,6 +219,7 @@ _LINUX_6_17: Final = Profile(
         {Cmd.MAP_CREATE: "map_token_fd", Cmd.PROG_LOAD: "fd_array_cnt"},
     ),
     not_sleepable_log=_MAY_SLEEP_OLD,
+    verifier=facts.LINUX_6_17,
 )
 
 _ALL: Final = (
@@ -219,6 +231,7 @@ _ALL: Final = (
         last_fields=MappingProxyType(
             {Cmd.MAP_CREATE: "map_token_fd", Cmd.PROG_LOAD: "prog_token_fd"},
         ),
+        verifier=facts.LINUX_6_12,
     ),
     _LINUX_6_17,
     _LINUX_6_18,
@@ -231,12 +244,20 @@ _ALL: Final = (
         has_excl="yes",
     ),
     _profile(
-        RELEASES["6.19"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
+        RELEASES["6.19"],
+        bad_pointer=ENOMEM,
+        may_sleep=_MAY_SLEEP_OLD,
+        checks_all_fields=False,
+        verifier=facts.LINUX_6_19,
     ),
     _profile(
-        RELEASES["7.0"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
+        RELEASES["7.0"],
+        bad_pointer=ENOMEM,
+        may_sleep=_MAY_SLEEP_OLD,
+        checks_all_fields=False,
+        verifier=facts.LINUX_7_0,
     ),
-    _profile(RELEASES["7.1"]),
+    _profile(RELEASES["7.1"], verifier=facts.LINUX_7_1),
     _profile(RELEASES["7.2"], sleepable_maps=_SLEEPABLE_MAPS_7_2, tags_first=False),
     _LINUX_7_3,
     replace(
@@ -283,6 +304,7 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         "sleepable_maps": "kernel/bpf/verifier.c of 7.2.12 and 7.3.4; before 7.2 that of 6.18",
         "not_sleepable_log": "measured: one text to 7.0.13, another from 7.1.13 on",
         "kfuncs": "the series' kernel/bpf/helpers.c",
+        "verifier": "bpfseal.kernel.model.verifier_facts, one source for each fact",
     }
 )
 """Where each fact is from, by the name of its attribute."""

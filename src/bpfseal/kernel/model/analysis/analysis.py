@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.uapi import ProgFlag
 from bpfseal.btf.kinds import Linkage
 from bpfseal.kernel.model.analysis.control_flow import CALL, Flow, analyse
 from bpfseal.kernel.model.analysis.env import Env
@@ -29,6 +30,8 @@ from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
 
 NOTHING_MALFORMED: Final[Mapping[int, Trap]] = MappingProxyType({})
+
+_ALIGNMENT: Final = ProgFlag.STRICT_ALIGNMENT | ProgFlag.ANY_ALIGNMENT
 
 _STACK_ROUNDING: Final = 16
 """Stack of a function in a chain of calls counts in whole steps (``round_up_stack_depth``)."""
@@ -81,6 +84,7 @@ def analyse_program(
         functions=_functions(program),
         malformed=malformed,
         log=log,
+        strict_alignment=program.attributes.flags & _ALIGNMENT == ProgFlag.STRICT_ALIGNMENT,
         map_fields=lambda: map_fields(
             has_hash=state.profile.has_exclusive_maps, has_excl=state.has_excl
         ),

@@ -59,6 +59,9 @@ _SMALL_RESULTS: Final = frozenset(
 """Helpers that return a length or an errno (``do_refine_retval_range``)."""
 
 
+_ELIDED: Final = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+"""Types whose lookups by constant keys are never null (``can_elide_value_nullness``)."""
+
 _WRITERS: Final = frozenset({Helper.MAP_UPDATE_ELEM, Helper.MAP_DELETE_ELEM})
 
 
@@ -277,7 +280,8 @@ class _Call:
         """Return the pointer that a lookup gives: not null for an index that an array has."""
         used = self._map
         assert used is not None  # noqa: S101 - the first argument of a lookup
-        known = self._key is not None and self._key < used.attributes.max_entries
+        elides = self._env.facts.elides_null_checks and used.type in _ELIDED
+        known = elides and self._key is not None and self._key < used.attributes.max_entries
         fresh = 0 if known else self._env.fresh_id()
         return Pointer(PointerKind.MAP_VALUE, map=used, id=fresh, or_null=not known)
 

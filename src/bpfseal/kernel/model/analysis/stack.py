@@ -14,7 +14,7 @@ from __future__ import annotations
 from errno import EACCES, EFAULT, EINVAL
 from typing import Final, Literal
 
-from bpfseal.kernel.model.analysis import scalar
+from bpfseal.kernel.model.analysis import scalar, tnum
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.state import Frame
@@ -49,7 +49,9 @@ def span(pointer: Pointer, off: int) -> tuple[int, int]:
     return off + pointer.var.smin, off + pointer.var.smax
 
 
-def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -> None:
+def check_bounds(
+    env: Env, register: int, off: int, size: int, access: Access, *, by_helper: bool = False
+) -> None:
     """Check that an access stays within the 512 bytes of a frame.
 
     Args:
@@ -58,6 +60,7 @@ def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -
         off: the offset from what it points to.
         size: bytes, 0 or more; less for a size that is not known to be positive.
         access: read or write.
+        by_helper: a helper makes the access.
 
     Raises:
         Refused: EACCES below the frame, EINVAL above it.
@@ -65,6 +68,8 @@ def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -
     pointer = env.state.registers[register]
     assert isinstance(pointer, Pointer)  # noqa: S101 - the caller looked
     function, direction = "check_stack_access_within_bounds", _DIRECTION[access]
+    if by_helper and not env.facts.names_helper_access:
+        direction = "indirect access to"
     variable = pointer.variable
     if not variable.is_const and (variable.smax >= MAX_VAR_OFF or variable.smin <= -MAX_VAR_OFF):
         message = f"invalid unbounded variable-offset {direction} stack R{register}"
@@ -82,8 +87,8 @@ def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -
     if pointer.var is None:
         message = f"invalid {direction} stack R{register} off={low} size={size}"
     else:
-        bits = f"({variable.value:#x}; {variable.mask:#x})"
-        shown = off + pointer.off
+        known, fixed = env.offset_of(pointer)
+        bits, shown = tnum.text(known), off + fixed
         message = (
             f"invalid variable-offset {direction} stack R{register} var_off={bits}"
             f" off={shown} size={size}"
@@ -217,7 +222,7 @@ def use_range(
     function = "check_stack_range_initialized"
     if size == 0 and not zero_allowed:
         raise env.refuse(EACCES, function, "invalid zero-sized read")
-    check_bounds(env, register, 0, size, access)
+    check_bounds(env, register, 0, size, access, by_helper=True)
     if size == 0:
         return
     frame = env.frame_of(pointer)
@@ -254,10 +259,11 @@ def constant_key(env: Env, pointer: Pointer, size: int) -> int | None:
     frame = env.frame_of(pointer)
     at = -pointer.off - 1
     slot = frame.slot(at // SLOT_SIZE)
-    kinds = "".join(slot.bytes[(at - i) % SLOT_SIZE] for i in range(size))
-    if kinds == ZERO_BYTE * size:
+    behind = slot.bytes[at % SLOT_SIZE :: -1]
+    if len(behind) - len(behind.lstrip(ZERO_BYTE)) >= size:
         return 0
-    aligned = pointer.off % SLOT_SIZE == 0 and kinds == SPILLED * size
-    if not aligned or not isinstance(slot.spilled, Scalar) or not slot.spilled.is_const:
+    if not isinstance(slot.spilled, Scalar) or not slot.spilled.is_const or not slot.is_spill:
         return None
-    return slot.spilled.value & ((1 << 8 * size) - 1)
+    # The kernel counts what was spilled from here up, and takes the whole number for the key.
+    spilled_size = len(behind) - len(behind.lstrip(SPILLED))
+    return slot.spilled.value if spilled_size == size else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bpfseal.kernel.model.analysis.arithmetic import linked
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.values import EMPTY_SLOT, Pointer, PointerKind, Slot, Value
 from bpfseal.kernel.model.processor import FRAME_POINTER, REGISTER_COUNT
@@ -135,9 +136,11 @@ class State:
                         frame.set_slot(index, slot._replace(spilled=changed))
 
     def set_equal_scalars(self, known: Scalar) -> None:
-        """Give every register that holds the same number as `known` what is known of it."""
+        """Give every register that is tied to `known` what is known of it."""
         if not known.id:
             return
         self.replace_values(
-            lambda value: known if isinstance(value, Scalar) and value.id == known.id else value
+            lambda value: linked(value, known)
+            if isinstance(value, Scalar) and value.id == known.id
+            else value
         )
