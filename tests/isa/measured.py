@@ -54,13 +54,13 @@ class Answer(NamedTuple):
     Attributes:
         load: ``ok`` or the name of an errno.
         line: the last line of the log of a program that was refused.
-        retval: what a run returned, unsigned.
+        retval: what a run returned, unsigned, or the name of the errno that it was refused with.
         ctx: the context after the run, in hexadecimal.
     """
 
     load: str
     line: str = ""
-    retval: int = 0
+    retval: int | str = 0
     ctx: str = ""
 
 
@@ -150,8 +150,12 @@ def ask(machine: Machine, maps: Sequence[MapCreate], program: Program) -> Answer
         text = machine.read(log, LOG_SIZE).split(b"\0", 1)[0].decode()
         return Answer(name_of(error.errno), last_line(text))
     else:
-        ran = kernel.prog_run(fd, program.ctx)
-        kernel.close(fd)
+        try:
+            ran = kernel.prog_run(fd, program.ctx)
+        except KernelError as error:
+            return Answer("ok", "", name_of(error.errno), "")
+        finally:
+            kernel.close(fd)
         return Answer("ok", "", ran.retval & 0xFFFFFFFF, ran.ctx.hex())
     finally:
         for each_fd in (*map_fds, *([btf_fd] if btf_fd else [])):

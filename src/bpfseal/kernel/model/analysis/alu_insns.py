@@ -14,7 +14,7 @@ from typing import Final
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn
 from bpfseal.kernel.model.alu import signed
-from bpfseal.kernel.model.analysis import arithmetic, scalar
+from bpfseal.kernel.model.analysis import arithmetic, precision, scalar
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.pointer_math import OPERATORS, move
 from bpfseal.kernel.model.analysis.scalar import Scalar
@@ -112,7 +112,15 @@ def _binary(env: Env, insn: Insn, operation: int, *, is_64: bool) -> None:
             env, insn, operation, target, source, bits
         ))
     else:
-        result = _with_pointer(env, dst, operation, target, source, is_64=is_64)
+        result = _with_pointer(
+            env,
+            dst,
+            operation,
+            target,
+            source,
+            is_register=insn.src if is_register else None,
+            is_64=is_64,
+        )
     env.write_register(dst, result)
 
 
@@ -162,6 +170,7 @@ def _with_pointer(
     target: Scalar | Pointer,
     source: Scalar | Pointer,
     *,
+    is_register: int | None,
     is_64: bool,
 ) -> Value:
     function = "adjust_reg_min_max_vals"
@@ -170,8 +179,11 @@ def _with_pointer(
             return scalar.UNKNOWN
         message = f"R{register} pointer {OPERATORS[operation]} pointer prohibited"
         raise env.refuse(EACCES, function, message)
+    if isinstance(target, Pointer) and is_register is not None:
+        precision.mark_register(env, is_register)
     if isinstance(target, Pointer):
         assert isinstance(source, Scalar)  # noqa: S101 - the other case is above
         return move(env, register, operation, target, source, is_64=is_64)
     assert isinstance(source, Pointer)  # noqa: S101 - the other case is the caller's
+    precision.mark_register(env, register)
     return move(env, register, operation, source, target, is_64=is_64, number_first=True)

@@ -98,12 +98,14 @@ def analyse_program(
         _check_stack_depth(env, flow)
     except Refused as refused:
         log.write(refused.message)
+        if refused.detail:
+            log.write(refused.detail)
         if log.level:
-            log.write(_summary(env, explorer.processed if explorer else 0))
+            log.write(_summary(env, explorer.visited.insns if explorer else 0))
         reason = refused.message.splitlines()[-1]
         source = f"kernel/bpf/verifier.c {refused.function}, insn {env.index}"
         raise refusal(refused.errno, source, reason, log=log.text.rstrip("\n")) from refused
-    processed = explorer.processed
+    processed = explorer.visited.insns
     if log.level == 1:
         log.rewind(0)
     if log.level:

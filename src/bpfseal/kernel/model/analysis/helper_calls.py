@@ -13,7 +13,7 @@ from errno import EACCES, EINVAL
 from typing import Final
 
 from bpfseal.bpf.uapi import Helper, MapFlag, MapType
-from bpfseal.kernel.model.analysis import callbacks, memory_access, scalar, stack
+from bpfseal.kernel.model.analysis import callbacks, memory_access, precision, scalar, stack
 from bpfseal.kernel.model.analysis.branches import narrowed
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.helper_names import exists, helper_name
@@ -210,6 +210,7 @@ class _Call:
         if not value.is_const:
             message = f"R{register} is not a known constant'"
             raise self._env.refuse(EACCES, "check_func_arg", message)
+        precision.mark_register(self._env, register)
         self._size = value.value
 
     def _check_record(self, register: int, value: Scalar | Pointer) -> None:
@@ -374,3 +375,4 @@ def check_sized_memory(env: Env, register: int, access: Access, *, zero_allowed:
         zero_allowed=zero_allowed,
         is_exact=size.is_const,
     )
+    precision.mark_register(env, size_register)

@@ -12,7 +12,7 @@ from typing import Final
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn
-from bpfseal.kernel.model.analysis import branches, scalar
+from bpfseal.kernel.model.analysis import branches, precision, scalar
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.stack import MAX_VAR_OFF
@@ -52,10 +52,18 @@ def split(env: Env, insn: Insn) -> tuple[State | None, bool]:
     _check_comparison(env, insn.src, source)
     target = env.read_register(insn.dst)
     decided = _decide(env, insn, operation, target, source, bits)
+    if decided is not None:
+        precision.mark_register(env, insn.dst)
+        if is_register:
+            precision.mark_register(env, insn.src)
     if decided is True:
         return env.state, False
     if decided is False:
         return None, True
+    ids = {value.id for value in (target, source) if isinstance(value, Scalar) and value.id}
+    history = env.state.history
+    if ids and history is not None:
+        history.note = precision.tied_keys(env.state, ids)
     jumping = env.state.copy()
     if isinstance(target, Scalar) and isinstance(source, Scalar):
         for state, holds in ((jumping, True), (env.state, False)):
@@ -74,6 +82,8 @@ def split(env: Env, insn: Insn) -> tuple[State | None, bool]:
         and source.value == source.mask == 0
         and (env.facts.null_by_register or not is_register)
     ):
+        if is_register:
+            precision.mark_register(env, insn.src)
         is_null = operation == op.JEQ
         _settle_null(jumping, target, is_null=is_null)
         _settle_null(env.state, target, is_null=not is_null)

@@ -14,7 +14,8 @@ from __future__ import annotations
 from errno import EACCES, EFAULT, EINVAL
 from typing import Final, Literal
 
-from bpfseal.kernel.model.analysis import scalar, tnum
+from bpfseal.bpf import opcodes as op
+from bpfseal.kernel.model.analysis import precision, scalar, tnum
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.state import Frame
@@ -111,6 +112,8 @@ def read(env: Env, register: int, pointer: Pointer, off: int, size: int) -> Scal
     kinds = "".join(slot.bytes[(at - i) % SLOT_SIZE] for i in range(size))
     if slot.is_spill and slot.spilled is not None:
         spilled_size = SLOT_SIZE - len(slot.bytes.rstrip(SPILLED))
+        if not isinstance(slot.spilled, Pointer):
+            _note(env, pointer.frame, at // SLOT_SIZE)
         if size == spilled_size == SLOT_SIZE:
             return slot.spilled
         if isinstance(slot.spilled, Pointer):
@@ -152,7 +155,7 @@ def write(env: Env, pointer: Pointer, off: int, size: int, value: Value) -> None
     """
     frame = env.frame_of(pointer)
     if pointer.var is not None:
-        _write_variable(frame, pointer, off, size, value)
+        _write_variable(env, frame, pointer, off, size, value)
         return
     off += pointer.off
     at = -off - 1
@@ -168,17 +171,36 @@ def write(env: Env, pointer: Pointer, off: int, size: int, value: Value) -> None
             message = "cannot spill pointers to stack into stack frame of the caller"
             raise env.refuse(EINVAL, function, message)
         frame.set_slot(index, Slot(SPILLED * SLOT_SIZE, value))
+        _note(env, pointer.frame, index)
         return
     kept = frame.slot(index).bytes
     if value is not None and off % SLOT_SIZE == 0:
         rest = kept[: SLOT_SIZE - size].replace(SPILLED, MISC).replace(ZERO_BYTE, MISC)
         frame.set_slot(index, Slot(rest + SPILLED * size, _spilled(value, size)))
+        _note(env, pointer.frame, index)
         return
-    kind = ZERO_BYTE if value == scalar.ZERO else MISC
+    is_zero = value is not None and value.value == value.mask == 0
+    if is_zero:
+        _mark_stored(env)
+    kind = ZERO_BYTE if is_zero else MISC
     changed = list(kept.replace(SPILLED, MISC)) if SPILLED in kept else list(kept)
     for i in range(size):
         changed[(at - i) % SLOT_SIZE] = kind
     frame.set_slot(index, Slot("".join(changed)))
+
+
+def _note(env: Env, frame: int, index: int) -> None:
+    """Note which slot an insn spills to or fills from (``insn_stack_access_flags``)."""
+    history = env.state.history
+    if history is not None:
+        history.note = precision.slot_key(frame, index)
+
+
+def _mark_stored(env: Env) -> None:
+    """Mark the register that a store insn stores: that it is zero is relied on."""
+    insn = env.insns[env.index]
+    if insn.insn_class == op.STX:
+        precision.mark_register(env, insn.src)
 
 
 def _spilled(value: Scalar, size: int) -> Scalar:
@@ -188,10 +210,13 @@ def _spilled(value: Scalar, size: int) -> Scalar:
     return value
 
 
-def _write_variable(frame: Frame, pointer: Pointer, off: int, size: int, value: Value) -> None:
+def _write_variable(
+    env: Env, frame: Frame, pointer: Pointer, off: int, size: int, value: Value) -> None:
     """Write somewhere in a range: whatever is there may have changed."""
     low, high = span(pointer, off)
-    keep_zero = value == scalar.ZERO
+    keep_zero = isinstance(value, Scalar) and value.value == value.mask == 0
+    if keep_zero:
+        _mark_stored(env)
     for at in range(-high - size, -low):
         index = at // SLOT_SIZE
         slot = frame.slot(index)
@@ -265,5 +290,7 @@ def constant_key(env: Env, pointer: Pointer, size: int) -> int | None:
     if not isinstance(slot.spilled, Scalar) or not slot.spilled.is_const or not slot.is_spill:
         return None
     # The kernel counts what was spilled from here up, and takes the whole number for the key.
-    spilled_size = len(behind) - len(behind.lstrip(SPILLED))
-    return slot.spilled.value if spilled_size == size else None
+    if len(behind) - len(behind.lstrip(SPILLED)) != size:
+        return None
+    precision.mark(env, precision.slot_key(pointer.frame, at // SLOT_SIZE))
+    return slot.spilled.value

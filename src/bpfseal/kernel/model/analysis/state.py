@@ -18,6 +18,26 @@ from bpfseal.kernel.model.analysis.values import EMPTY_SLOT, Pointer, PointerKin
 from bpfseal.kernel.model.processor import FRAME_POINTER, REGISTER_COUNT
 
 
+class Node:
+    """A step of a path: an insn that was looked at.
+
+    Attributes:
+        before: the step before it, since a state was remembered last; ``None`` for the first.
+        index: the insn.
+        note: the stack slot that a spilled value was written to or read from, or what was tied to
+            the operands of a jump, as keys of `bpfseal.kernel.model.analysis.precision`.
+        sought: what was sought in the steps before this one already, as such keys.
+    """
+
+    __slots__ = ("before", "index", "note", "sought")
+
+    def __init__(self, before: Node | None, index: int) -> None:
+        self.before = before
+        self.index = index
+        self.note: int | tuple[int, ...] | None = None
+        self.sought: set[int] | None = None
+
+
 class Frame:
     """A call frame.
 
@@ -81,19 +101,46 @@ class State:
 
     Attributes:
         frames: the call frames, the current one last.
+        index: the insn that a remembered state was remembered at.
+        history: the steps of the path since then, the last one first.
+        precise: what a remembered state's numbers were that paths depended on, as keys.
+        loop_entry: the first of the remembered states, not finished yet, that a path which went
+            through this one was held against.
         parent: the remembered state that the path has come through last.
         branches: paths that go on from a remembered state and have not ended.
         hits: how many paths were like it and ended there.
         misses: how many were not.
+        depth: how many states were remembered before this one on its path.
         may_gotos: how often the path has passed a may_goto insn.
+        unrolls: how many callbacks the path has begun.
         references: what the path must still give back: the id, and the insn that got it.
     """
 
-    __slots__ = ("branches", "frames", "hits", "may_gotos", "misses", "parent", "references")
+    __slots__ = (
+        "branches",
+        "depth",
+        "frames",
+        "history",
+        "hits",
+        "index",
+        "loop_entry",
+        "may_gotos",
+        "misses",
+        "parent",
+        "precise",
+        "references",
+        "unrolls",
+    )
 
     def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
+        self.index = 0
+        self.depth = 0
+        self.history: Node | None = None
+        self.precise: set[int] = set()
+        self.loop_entry: State | None = None
         self.parent: State | None = None
+        self.unrolls = 0
         self.branches = 1
         self.hits = 0
         self.misses = 0
@@ -113,7 +160,9 @@ class State:
     def copy(self) -> State:
         """Return a copy of its own."""
         made = State([frame.copy() for frame in self.frames])
+        made.history = self.history
         made.parent = self.parent
+        made.unrolls = self.unrolls
         made.may_gotos = self.may_gotos
         made.references = self.references
         return made
