@@ -23,6 +23,7 @@ from bpfseal.btf.kinds import Kind
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model import fd_array
 from bpfseal.kernel.model.analysis import analyse_program
+from bpfseal.kernel.model.analysis.advice import advice
 from bpfseal.kernel.model.analysis.control_flow import (
     check_functions,
     check_reachable,
@@ -36,6 +37,7 @@ from bpfseal.kernel.model.core_relo import apply_core_relos
 from bpfseal.kernel.model.decode import decode, insn_starts
 from bpfseal.kernel.model.helper_rules import check_helpers
 from bpfseal.kernel.model.licence import is_gpl_compatible
+from bpfseal.kernel.model.older_insns import trap_of
 from bpfseal.kernel.model.processor import FRAME_POINTER, STACK_SIZE, Scope, Trap
 from bpfseal.kernel.model.program import MapReference, ModelProgram
 from bpfseal.kernel.model.refusal import refusal
@@ -65,6 +67,7 @@ _SLEEPABLE_TRACING: Final = frozenset(
     }
 )
 _CALL: Final = op.JMP | op.CALL
+_LOG_LEVELS: Final = 3
 _LOG_ALL: Final = 2
 """BPF_LOG_LEVEL2 (include/linux/bpf_verifier.h)."""
 
@@ -74,6 +77,13 @@ _EXCEPTION_TAG: Final = b"exception_callback:"
 def _refuse(number: int, function: str, log: str) -> KernelError:
     """Return a refusal of the verifier, whose message is what it writes in its log."""
     return refusal(number, f"kernel/bpf/verifier.c {function}", log, log=log)
+
+
+def _advised(state: KernelState, program: ModelProgram, error: KernelError) -> KernelError:
+    """Add what the kernel suggests to a refusal that came before any path was followed."""
+    if state.profile.verifier.advises and program.attributes.log_level & _LOG_LEVELS:
+        error.log = "\n".join([error.log, *advice(error.log)])
+    return error
 
 
 def check(state: KernelState, program: ModelProgram) -> None:
@@ -88,7 +98,10 @@ def check(state: KernelState, program: ModelProgram) -> None:
         apply_core_relos(state, program)
     else:
         _add_kfuncs(state, program)
-    functions = _check_functions(program)
+    try:
+        functions = _check_functions(program)
+    except KernelError as error:
+        raise _advised(state, program, error) from None
     check_btf_info(program, functions)
     if not relocates_first and (program.func_info or program.line_info):
         apply_core_relos(state, program)
@@ -189,6 +202,9 @@ def _resolve_insns(state: KernelState, program: ModelProgram) -> dict[int, Trap]
         if has_packet and insn.insn_class == op.LD and insn.code & 0xE0 in _PACKET_LOADS:
             continue
         try:
+            older = trap_of(state.profile.verifier, insn)
+            if older is not None:
+                raise older
             decode(insns, index, starts)
         except Trap as trap:
             waits = trap.scope is Scope.PATH or (

@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from errno import EACCES
@@ -18,6 +19,7 @@ from typing import Final
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.uapi import ProgFlag
 from bpfseal.btf.kinds import Linkage
+from bpfseal.kernel.model.analysis.advice import advice
 from bpfseal.kernel.model.analysis.control_flow import CALL, Flow, analyse
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.explorer import Explorer
@@ -100,6 +102,9 @@ def analyse_program(
         log.write(refused.message)
         if refused.detail:
             log.write(refused.detail)
+        if log.level and env.facts.advises:
+            for line in advice(refused.message.splitlines()[-1], is_scrubbed=_is_scrubbed(env, refused)):
+                log.write(line)
         if log.level:
             log.write(_summary(env, explorer.visited.insns if explorer else 0))
         reason = refused.message.splitlines()[-1]
@@ -111,6 +116,12 @@ def analyse_program(
     if log.level:
         log.write(_summary(env, processed))
     return Findings(log.text, processed, env.max_ctx_offset)
+
+
+def _is_scrubbed(env: Env, refused: Refused) -> bool:
+    """Whether a register that cannot be read had a value until a call."""
+    found = re.fullmatch(r"R(\d+) !read_ok", refused.message)
+    return found is not None and bool(env.state.frame.scrubbed >> int(found[1]) & 1)
 
 
 def _functions(program: ModelProgram) -> dict[int, bool]:

@@ -195,9 +195,8 @@ class Explorer:
         env.check_call_depth()
         target = index + 1 + insn.imm
         frame = Frame(len(frames), index, target)
-        caller = frames[-1].registers
-        frame.registers[1:6] = caller[1:6]
-        caller[0:6] = [None] * 6
+        frame.registers[1:6] = frames[-1].registers[1:6]
+        frames[-1].scrub()
         frames.append(frame)
         return target
 
@@ -224,13 +223,15 @@ class Explorer:
 
     def _check_given_back(self) -> None:
         """Check that the program has given back what it must (``check_resource_leak``)."""
+        env = self._env
         left = [
             f"Unreleased reference id={reference} alloc_insn={index}"
-            for reference, index in self._env.state.references
+            for reference, index in env.state.references
         ]
         if left:
-            left.append("BPF_EXIT instruction in main prog would lead to reference leak")
-            raise self._env.refuse(EINVAL, "check_reference_leak", "\n".join(left))
+            if env.facts.names_leaks_at_exit:
+                left.append("BPF_EXIT instruction in main prog would lead to reference leak")
+            raise env.refuse(EINVAL, "check_reference_leak", "\n".join(left))
 
     _HANDLERS: Final[dict[int, Callable[[Explorer, Insn, int], int]]] = {
         op.LD: _ld,

@@ -85,13 +85,13 @@ def call(env: Env, number: int) -> State | None:
     called = _Call(env, number, prototype)
     for position, argument in enumerate(prototype.arguments):
         called.check(1 + position, argument)
-    registers = env.state.registers
     called.check_map_kind()
     waiting = callbacks.enter(env, env.index, number) if number in CALLBACKS else None
     result = called.result()
     called.give_back()
-    registers[1:6] = [None] * 5
-    registers[0] = result
+    frame = env.state.frame
+    frame.scrub()
+    frame.registers[0] = result
     return waiting
 
 

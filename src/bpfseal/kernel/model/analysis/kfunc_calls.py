@@ -38,9 +38,9 @@ def call(env: Env, kernel_id: int) -> None:
         raise env.refuse(EACCES, "check_kfunc_call", message)
     for position, argument in enumerate(ARGUMENTS[name]):
         _check(env, position, argument)
-    registers = env.state.registers
-    registers[1:6] = [None] * 5
-    registers[0] = scalar.UNKNOWN
+    frame = env.state.frame
+    frame.scrub()
+    frame.registers[0] = scalar.UNKNOWN
 
 
 def _check(env: Env, position: int, argument: KfuncArgument) -> None:

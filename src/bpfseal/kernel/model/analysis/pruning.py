@@ -92,6 +92,8 @@ def _frame_covers(
     for register, value in enumerate(old.registers):
         if live >> register & 1:
             now = new_registers[register]
+            if value is now and (value is None or not value.id):
+                continue
             if (
                 precise is not None
                 and type(value) is Scalar
@@ -105,6 +107,8 @@ def _frame_covers(
         return True
     new_stack = new.stack
     for index, slot in old.stack.items():
+        if new_stack.get(index) is slot and (slot.spilled is None or not slot.spilled.id):
+            continue
         counts = precise is None or slot_key(number, index) in precise
         if not _slot_covers(slot, new_stack.get(index, EMPTY_SLOT), ids, counts=counts):
             return False

@@ -47,6 +47,7 @@ class Frame:
         call_site: the index of the call that opened the frame.
         start: the first insn of its function.
         is_callback: a helper called the function.
+        scrubbed: the registers, as bits, that had a value until a call took it away.
         callback_depth: how often in a row the call that the frame is at has called its function.
     """
 
@@ -55,6 +56,7 @@ class Frame:
         "call_site",
         "callback_depth",
         "is_callback",
+        "scrubbed",
         "registers",
         "stack",
         "start",
@@ -70,6 +72,7 @@ class Frame:
         self.start = start
         self.is_callback = is_callback
         self.callback_depth = 0
+        self.scrubbed = 0
         self._is_shared = False
 
     def copy(self) -> Frame:
@@ -81,8 +84,17 @@ class Frame:
         made.start = self.start
         made.is_callback = self.is_callback
         made.callback_depth = self.callback_depth
+        made.scrubbed = self.scrubbed
         made._is_shared = self._is_shared = True  # noqa: SLF001 - a copy of its own kind
         return made
+
+    def scrub(self) -> None:
+        """Take away what a call leaves nothing of: r0 to r5."""
+        registers = self.registers
+        for number in range(6):
+            if registers[number] is not None:
+                registers[number] = None
+                self.scrubbed |= 1 << number
 
     def slot(self, index: int) -> Slot:
         """Return a stack slot."""

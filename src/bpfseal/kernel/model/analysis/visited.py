@@ -56,12 +56,16 @@ class Visited:
             Refused: EINVAL, the path came back to where it was, in the same state.
         """
         env = self._env
-        state, seen = env.state, self._states.setdefault(index, [])
-        live = self._live(state, index)
+        seen = self._states.get(index)
         insn = env.insns[index]
         is_may_goto, comes_back = insn.code == MAY_GOTO, calls_callback(insn)
         is_forced = is_may_goto or comes_back
         is_due = is_forced or self._is_due(in_loop=False)
+        if not seen:
+            if is_due:
+                self._remember(index)
+            return False
+        state, live = env.state, self._live(env.state, index)
         registers, hint = state.registers, self._hints.get(index, -1)
         for old in reversed(seen):
             if old.branches:
@@ -85,10 +89,9 @@ class Visited:
                     self._hit(old, loops_to=entry if is_open else None)
                     return True
             old.misses += is_due
-        if seen:
-            seen[:] = [old for old in seen if not _is_useless(old, is_forced=is_forced)]
         if is_due:
-            self._remember(index, seen)
+            seen[:] = [old for old in seen if not _is_useless(old, is_forced=is_forced)]
+            self._remember(index)
         return False
 
     def widen(self, index: int, target: State, *, here: bool) -> None:
@@ -113,6 +116,8 @@ class Visited:
 
     def _live(self, state: State, index: int) -> list[int]:
         """Return the registers that each frame may still read, as bits."""
+        if len(state.frames) == 1:
+            return [self._flow.live[index]]
         live = [
             self._flow.live[frame.call_site + (not frame.is_callback)] for frame in state.frames[1:]
         ]
@@ -138,14 +143,14 @@ class Visited:
             return insns >= _MIN_LOOP_INSNS or jumps >= _MIN_LOOP_JUMPS
         return insns >= _MIN_INSNS and jumps >= _MIN_JUMPS
 
-    def _remember(self, index: int, seen: list[State]) -> None:
+    def _remember(self, index: int) -> None:
         state = self._env.state
         remembered = state.copy()
         remembered.index = index
         remembered.depth = 0 if state.parent is None else state.parent.depth + 1
         state.parent = remembered
         state.history = None
-        seen.append(remembered)
+        self._states.setdefault(index, []).append(remembered)
         self._insns_before, self._jumps_before = self.insns, self.jumps
 
     def _check_loop(self, old: State, live: list[int], index: int) -> None:
