@@ -90,6 +90,7 @@ class Profile:
             where a path leads.
         max_fd_array: the most entries of ``fd_array_cnt``, or ``None``.
         tags_first: in a BTF type tags come before other modifiers.
+        btf_header_size: bytes of ``struct btf_header``.
         possible_cpus: values in one element of a per-CPU map.
         pops_stacks: a STACK_TRACE can be looked up and deleted from in one call.
         sleepable_maps: the types of maps that a sleepable program may use.
@@ -119,6 +120,7 @@ class Profile:
     checks_all_fields: bool = True
     max_fd_array: int | None = None
     tags_first: bool = True
+    btf_header_size: int = 24
     possible_cpus: int = 1
     pops_stacks: bool = True
     sleepable_maps: frozenset[MapType] = SLEEPABLE_MAPS
@@ -157,6 +159,7 @@ def _profile(
     checks_all_fields: bool = True,
     max_fd_array: int | None = None,
     tags_first: bool = True,
+    btf_header_size: int = 24,
     kfuncs: Mapping[str, frozenset[ProgType]] = _NO_KFUNCS,
     verifier: VerifierFacts = facts.LINUX_7_2,
 ) -> Profile:
@@ -174,6 +177,7 @@ def _profile(
         checks_all_fields=checks_all_fields,
         max_fd_array=max_fd_array,
         tags_first=tags_first,
+        btf_header_size=btf_header_size,
         sleepable_maps=sleepable_maps,
         not_sleepable_log=may_sleep,
         kfuncs=kfuncs,
@@ -184,6 +188,7 @@ def _profile(
 KFUNC_SERIES: Final = _profile(
     RELEASES["kfunc"],
     tags_first=False,
+    btf_header_size=32,
     sleepable_maps=_SLEEPABLE_MAPS_7_2,
     kfuncs=MappingProxyType({VERIFY_KFUNC: frozenset({ProgType.SYSCALL})}),
 )
@@ -202,6 +207,7 @@ _LINUX_7_3: Final = _profile(
     relocates_first=True,
     max_fd_array=4096,
     tags_first=False,
+    btf_header_size=32,
     verifier=facts.LINUX_7_3,
 )
 
@@ -258,7 +264,12 @@ _ALL: Final = (
         verifier=facts.LINUX_7_0,
     ),
     _profile(RELEASES["7.1"], verifier=facts.LINUX_7_1),
-    _profile(RELEASES["7.2"], sleepable_maps=_SLEEPABLE_MAPS_7_2, tags_first=False),
+    _profile(
+        RELEASES["7.2"],
+        sleepable_maps=_SLEEPABLE_MAPS_7_2,
+        tags_first=False,
+        btf_header_size=32,
+    ),
     _LINUX_7_3,
     replace(
         _LINUX_7_3,
@@ -299,6 +310,8 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         " on 6.12.117, 6.18.44, 6.19.14 and 7.0.13, EINVAL on 7.1.13, 7.2.12 and 7.3.4",
         "max_fd_array": "kernel/bpf/verifier.c of 7.3.4, MAX_FD_ARRAY_CNT",
         "tags_first": "measured: EINVAL on 6.12.117 to 7.1.13, taken on 7.2.12 and 7.3.4",
+        "btf_header_size": "include/uapi/linux/btf.h: 32 with the section of layouts in 7.2 and 7.3,"
+        " 24 before; measured: E2BIG up to 7.0.13",
         "possible_cpus": "the model has one CPU",
         "pops_stacks": "measured: BPF_MAP_LOOKUP_AND_DELETE_ELEM is 524 on 6.12.117 and 6.17.13",
         "sleepable_maps": "kernel/bpf/verifier.c of 7.2.12 and 7.3.4; before 7.2 that of 6.18",

@@ -13,7 +13,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from errno import EACCES, EINVAL
+from errno import EACCES, EBADF, EFAULT, EINVAL, EPROTO
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
@@ -24,6 +24,7 @@ from bpfseal.errors import KernelError
 from bpfseal.kernel.model import fd_array
 from bpfseal.kernel.model.analysis import analyse_program
 from bpfseal.kernel.model.analysis.advice import advice
+from bpfseal.kernel.model.analysis.kfunc_calls import is_missing_kfunc
 from bpfseal.kernel.model.analysis.control_flow import (
     check_functions,
     check_reachable,
@@ -108,12 +109,12 @@ def check(state: KernelState, program: ModelProgram) -> None:
     malformed = _resolve_insns(state, program)
     if relocates_first:
         _add_kfuncs(state, program)
-    if program.type is not ProgType.SYSCALL:
+    if not is_followed(state, program):
         _check_reachable(program)
     _check_sleepable(state, program)
     program.attach_target = check_target(state, program)
     _check_kfuncs(state, program)
-    if program.type is ProgType.SYSCALL:
+    if is_followed(state, program):
         log_after = _follow(state, program, malformed)
     else:
         _check_stack(program.insns)
@@ -122,6 +123,21 @@ def check(state: KernelState, program: ModelProgram) -> None:
     if not program.attributes.log_level & _LOG_ALL:
         state.verifier_log = ""  # of what went well only level 2 tells (do_check_common)
     state.verifier_log += log_after
+
+
+def is_followed(state: KernelState, program: ModelProgram) -> bool:
+    """Return whether all paths of a program are followed, so that the model may run it.
+
+    One that a loader installs may call kfuncs of the kernel which the model knows nothing of but
+    that they are there: of such a program the structure is checked.
+    """
+    if program.type is not ProgType.SYSCALL:
+        return False
+    return not program.attributes.is_kernel or all(
+        state.btf.name_of(insn.imm, Kind.FUNC) in state.profile.kfuncs
+        for insn in program.insns
+        if insn.code == _CALL and insn.src == op.PSEUDO_KFUNC_CALL and not is_missing_kfunc(insn)
+    )
 
 
 def _follow(state: KernelState, program: ModelProgram, malformed: Mapping[int, Trap]) -> str:
@@ -144,7 +160,7 @@ def _add_kfuncs(state: KernelState, program: ModelProgram) -> None:
     to the model: programs that a loader installs may call it, a loader may not.
     """
     for insn in program.insns:
-        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL:
+        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL or is_missing_kfunc(insn):
             continue
         if not is_gpl_compatible(program.attributes.license):
             log = "cannot call kernel function from non-GPL compatible program"
@@ -153,10 +169,29 @@ def _add_kfuncs(state: KernelState, program: ModelProgram) -> None:
             reason = "signed program cannot bind any BTF"
             log = f"{reason}\nfailed to find BTF for kernel function"
             raise refusal(EACCES, "kernel/bpf/verifier.c fd_array_get_btf", reason, log=log)
+        if insn.off:
+            _check_module(state, program, insn.off)
         is_function = state.btf.name_of(insn.imm, Kind.FUNC) is not None
         if program.type is ProgType.SYSCALL and not is_function:
             log = f"kernel btf_id {insn.imm} is not a function"
             raise _refuse(EINVAL, "add_kfunc_call", log)
+
+
+def _check_module(state: KernelState, program: ModelProgram, index: int) -> None:
+    """Check the BTF of a module that a kfunc call names by index (``__find_kfunc_desc_btf``)."""
+    number, log = EINVAL, "BTF fd for kfunc is not a module BTF"
+    fds = program.attributes.fd_array
+    if index < 0:
+        log = "negative offset disallowed for kernel module function call"
+    elif not fds:
+        number, log = EPROTO, "kfunc offset > 0 without fd_array is invalid"
+    elif index >= len(fds):
+        number, log = EFAULT, ""
+    elif not isinstance(found := state.fds.find(fds[index]), BtfObject):
+        number = EBADF if found is None else EINVAL
+        log = "invalid module BTF fd specified"
+    log = "\n".join(filter(None, (log, "failed to find BTF for kernel function")))
+    raise _refuse(number, "add_kfunc_call", log)
 
 
 def _check_functions(program: ModelProgram) -> tuple[int, ...]:
@@ -194,7 +229,7 @@ def _resolve_insns(state: KernelState, program: ModelProgram) -> dict[int, Trap]
     """
     insns = program.insns
     has_packet = program.type in _PACKET_TYPES
-    is_followed = program.type is ProgType.SYSCALL
+    followed = is_followed(state, program)
     starts = insn_starts(insns)
     malformed = {}
     for index in sorted(starts):
@@ -210,7 +245,7 @@ def _resolve_insns(state: KernelState, program: ModelProgram) -> dict[int, Trap]
             waits = trap.scope is Scope.PATH or (
                 trap.scope is Scope.FIELDS and not state.profile.checks_all_fields
             )
-            if not is_followed or not waits:
+            if not followed or not waits:
                 raise _refuse(trap.errno, f"bpf_check, insn {index}", trap.message) from trap
             malformed[index] = trap
         if insn.code != op.LD_IMM64:
@@ -264,15 +299,20 @@ def _check_sleepable(state: KernelState, program: ModelProgram) -> None:
 
 
 def _check_kfuncs(state: KernelState, program: ModelProgram) -> None:
-    """Check that the program type may call each kfunc (``check_kfunc_call``)."""
+    """Check that the program type may call each kfunc (``check_kfunc_call``).
+
+    Of a program that is followed the kfuncs count that a path leads to.
+    """
+    if is_followed(state, program):
+        return
     for index, insn in enumerate(program.insns):
-        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL:
+        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL or is_missing_kfunc(insn):
             continue
         name = state.btf.name_of(insn.imm, Kind.FUNC)
         types = state.profile.kfuncs.get(name or "")
-        if types is None and program.type is not ProgType.SYSCALL:
+        if types is None:
             continue
-        if types is None or program.type not in types:
+        if program.type not in types:
             log = f"calling kernel function {name} is not allowed"
             raise _refuse(EACCES, f"check_kfunc_call, insn {index}", log)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from errno import EACCES
+from errno import EACCES, EINVAL
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
@@ -98,6 +98,9 @@ def analyse_program(
         explorer = Explorer(env, flow)
         explorer.run()
         _check_stack_depth(env, flow)
+        if env.missing_kfuncs:
+            message = "invalid kernel function call not eliminated in verifier pass"
+            raise env.refuse(EINVAL, "fixup_kfunc_call", message)
     except Refused as refused:
         log.write(refused.message)
         if refused.detail:

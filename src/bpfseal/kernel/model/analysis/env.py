@@ -47,6 +47,7 @@ class Env:
         stack_depths: bytes of stack that each function uses, by its first insn.
         max_ctx_offset: the end of the part of the context that the program uses.
         pointer_kinds: the kind of pointer that each load or store was seen with.
+        missing_kfuncs: the calls of kfuncs which the kernel lacks that a path leads to.
         strict_alignment: every access must be aligned (BPF_F_STRICT_ALIGNMENT).
     """
 
@@ -66,6 +67,7 @@ class Env:
     max_ctx_offset: int = 0
     last_id: int = 0
     pointer_kinds: dict[int, PointerKind] = field(default_factory=dict)
+    missing_kfuncs: set[int] = field(default_factory=set)
     strict_alignment: bool = False
 
     @property

@@ -182,7 +182,10 @@ class Explorer:
         if insn.src == op.PSEUDO_CALL:
             return self._call_function(insn, index)
         if insn.src == op.PSEUDO_KFUNC_CALL:
-            kfunc_calls.call(self._env, insn.imm)
+            if kfunc_calls.is_missing_kfunc(insn):
+                self._env.missing_kfuncs.add(index)
+            else:
+                kfunc_calls.call(self._env, insn.imm)
         else:
             waiting = helper_calls.call(self._env, insn.imm)
             if waiting is not None:
