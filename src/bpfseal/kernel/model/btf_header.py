@@ -67,6 +67,9 @@ def check_header(raw: bytes, *, header_size: int) -> None:
     _check_sections(sections, len(raw) - length)
     if not knows_layout and string_at + string_size != len(raw) - length:
         raise _refuse(EINVAL, "String section is not at the end")
+    strings = raw[length + string_at : length + string_at + string_size]
+    if not strings or strings[0] or strings[-1]:
+        raise _refuse(EINVAL, "Invalid string section")
     if knows_layout and layout_size and (layout_at % 4 or layout_size % _LAYOUT_ENTRY):
         raise _refuse(EINVAL, "Unaligned layout_off")
     if type_at % 4:

@@ -34,7 +34,6 @@ from bpfseal.kernel.model.state import KernelState
 PATH_SIZE: Final = 4096
 """PATH_MAX."""
 
-_LOG_TAIL = b"\0"
 _SOURCE = "kernel/bpf/syscall.c __sys_bpf"
 
 
@@ -129,18 +128,6 @@ def _path(attr: Attr) -> str:
     return raw.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
-def _prog_load(attr: Attr) -> int:
-    """Load a program and write the verifier's log, if somebody asked for it."""
-    load = syscall.COMMANDS[Cmd.PROG_LOAD][1]
-    attr.state.verifier_log = ""
-    try:
-        return load(attr)
-    finally:
-        if attr["log_level"] and attr["log_buf"] and attr["log_size"]:
-            room = attr["log_size"] - 1
-            attr.write("log_buf", attr.state.verifier_log.encode()[:room] + _LOG_TAIL)
-
-
 def _prog_run(attr: Attr) -> int:
     source = "net/bpf/test_run.c bpf_prog_test_run_syscall"
     size = attr["ctx_size_in"]
@@ -160,7 +147,6 @@ COMMANDS: Final = MappingProxyType(
         Cmd.MAP_LOOKUP_ELEM: (layouts.MAP_ELEM, _map_lookup),
         Cmd.MAP_LOOKUP_AND_DELETE_ELEM: (layouts.MAP_ELEM, _map_pop),
         Cmd.MAP_GET_NEXT_KEY: (layouts.MAP_GET_NEXT_KEY, _map_next_key),
-        Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
         Cmd.PROG_RUN: (layouts.PROG_RUN, _prog_run),
         Cmd.PROG_GET_NEXT_ID: (layouts.GET_NEXT_ID, ids.next_program),
         Cmd.MAP_GET_NEXT_ID: (layouts.GET_NEXT_ID, ids.next_map),

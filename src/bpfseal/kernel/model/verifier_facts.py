@@ -40,6 +40,7 @@ class VerifierFacts:
         names_leaks_at_exit: a reference that is left at the end has a line on the insn behind it.
         names_helper_access: the log says whether a helper reads or writes a stack.
         prints_liveness: states in the log show which registers were read and written.
+        shows_live_registers: the log of all paths begins with the registers that are in use.
         clears_dead: what no insn can read is forgotten when a state is remembered.
         advises: the log ends with a suggestion.
     """
@@ -60,6 +61,7 @@ class VerifierFacts:
     names_leaks_at_exit: bool = True
     names_helper_access: bool = True
     prints_liveness: bool = False
+    shows_live_registers: bool = True
     clears_dead: bool = True
     advises: bool = False
 
@@ -87,6 +89,7 @@ LINUX_6_12: Final = replace(
     proves_by_any_pointer=False,
     names_leaks_at_exit=False,
     names_helper_access=False,
+    shows_live_registers=False,
 )
 
 SOURCES: Final[Mapping[str, str]] = MappingProxyType(
@@ -110,6 +113,7 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
         "names_helper_access": "kernel/bpf/verifier.c check_stack_access_within_bounds; measured:"
         " on 6.17.13, not on 6.12.117",
         "prints_liveness": "measured: up to 6.17.13",
+        "shows_live_registers": "commit 14c8552db644 (6.15)",
         "clears_dead": "kernel/bpf/states.c clean_verifier_state; measured: from 7.1.13 on",
         "advises": "kernel/bpf/diagnostics.c of 7.3.4",
     }

@@ -37,6 +37,8 @@ class Visited:
     Attributes:
         insns: how many insns were looked at, counting repeats.
         jumps: how many jumps were.
+        count: how many states were remembered.
+        most_at_once: the most that an insn had when a path came to it.
     """
 
     def __init__(self, env: Env, flow: Flow) -> None:
@@ -46,6 +48,8 @@ class Visited:
         self._hints: dict[int, int] = {}
         self.insns = 0
         self.jumps = 0
+        self.count = 0
+        self.most_at_once = 0
         self._insns_before = 0
         self._jumps_before = 0
 
@@ -65,6 +69,7 @@ class Visited:
             if is_due:
                 self._remember(index)
             return False
+        self.most_at_once = max(self.most_at_once, len(seen))
         state, live = env.state, self._live(env.state, index)
         registers, hint = state.registers, self._hints.get(index, -1)
         for old in reversed(seen):
@@ -150,6 +155,7 @@ class Visited:
         remembered.depth = 0 if state.parent is None else state.parent.depth + 1
         state.parent = remembered
         state.history = None
+        self.count += 1
         self._states.setdefault(index, []).append(remembered)
         self._insns_before, self._jumps_before = self.insns, self.jumps
 
