@@ -34,6 +34,7 @@ class Cmd(IntEnum):
     LINK_GET_NEXT_ID = 31
     ITER_CREATE = 33
     LINK_DETACH = 34
+    PROG_BIND_MAP = 35
 
 
 class MapType(IntEnum):
@@ -238,6 +239,8 @@ class Helper(IntEnum):
     GET_CURRENT_PID_TGID = 14
     GET_CURRENT_UID_GID = 15
     GET_CURRENT_COMM = 16
+    GET_CURRENT_TASK = 35
+    GET_CURRENT_TASK_BTF = 158
     GET_NUMA_NODE_ID = 42
     PROBE_READ_STR = 45
     GET_CURRENT_CGROUP_ID = 80

@@ -276,11 +276,11 @@ def test_a_stack_is_gone_when_its_frame_returns() -> None:
     assert "insn 1: read of 1 bytes at 0xffff8002000001ff, where nothing" in fault_of(*program)
 
 
-def test_linux_eight_frames_are_the_most() -> None:
+def test_linux_sixteen_frames_are_the_most() -> None:
     deepen = (alu64_imm(op.SUB, 1, 1), jmp_imm(op.JEQ, 1, 0, 1), call_program(-3), NOTHING, EXIT)
-    assert run(mov64_imm(1, 8), *deepen) == 0
-    message = fault_of(mov64_imm(1, 9), *deepen)
-    assert message == "test, insn 3: call deeper than 8 frames"
+    assert run(mov64_imm(1, 16), *deepen) == 0
+    message = fault_of(mov64_imm(1, 17), *deepen)
+    assert message == "test, insn 3: call deeper than 16 frames"
 
 
 @pytest.mark.parametrize("failing", [False, True])

@@ -152,28 +152,34 @@ def _behind(key: bytes | None, known: Mapping[bytes, object]) -> bytes | None:
     return keys[at] if at < len(keys) else None
 
 
-class _HashElements:
+class HashElements:
     """A HASH, of one value or of one for each CPU, or an LRU hash."""
 
     def __init__(self, attributes: MapAttributes) -> None:
         self._attributes = attributes
         self._contents = RULES[attributes.type].contents
-        self._values: dict[bytes, bytes] = {}
+        self._values: dict[bytes, bytearray] = {}
 
     def lookup(self, key: bytes) -> bytes | None:
+        found = self._values.get(key)
+        return None if found is None else bytes(found)
+
+    def value_of(self, key: bytes) -> bytearray | None:
+        """Return the bytes of a value as they are kept: a program that has found them writes there."""
         return self._values.get(key)
 
     def update(self, key: bytes, value: bytes, flags: int, _resolve: Resolve) -> None:
         if _require_room(self._contents, self._attributes, key, flags, self._values):
             self._values.pop(next(iter(self._values)))
-        self._values[key] = value
+        self._values[key] = bytearray(value)
 
     def delete(self, key: bytes) -> None:
         if self._values.pop(key, None) is None:
             raise no_such_key()
 
     def pop(self, key: bytes) -> bytes | None:
-        return self._values.pop(key, None)
+        found = self._values.pop(key, None)
+        return None if found is None else bytes(found)
 
     def next_key(self, key: bytes | None) -> bytes | None:
         return _behind(key, self._values)
@@ -263,7 +269,7 @@ def make_elements(
         case Contents.ARRAY:
             return _ArrayElements(attributes, area)
         case Contents.HASH | Contents.LRU:
-            return _HashElements(attributes)
+            return HashElements(attributes)
         case Contents.TRIE:
             return make_trie(attributes)
         case Contents.MAP_ARRAY | Contents.PROG_ARRAY | Contents.MAP_HASH | Contents.FD_ARRAY:

@@ -91,6 +91,7 @@ class Profile:
         max_fd_array: the most entries of ``fd_array_cnt``, or ``None``.
         tags_first: in a BTF type tags come before other modifiers.
         btf_header_size: bytes of ``struct btf_header``.
+        has_wait_list: a ``struct mutex`` has a list of who waits.
         possible_cpus: values in one element of a per-CPU map.
         pops_stacks: a STACK_TRACE can be looked up and deleted from in one call.
         sleepable_maps: the types of maps that a sleepable program may use.
@@ -121,6 +122,7 @@ class Profile:
     max_fd_array: int | None = None
     tags_first: bool = True
     btf_header_size: int = 24
+    has_wait_list: bool = True
     possible_cpus: int = 1
     pops_stacks: bool = True
     sleepable_maps: frozenset[MapType] = SLEEPABLE_MAPS
@@ -160,6 +162,7 @@ def _profile(
     max_fd_array: int | None = None,
     tags_first: bool = True,
     btf_header_size: int = 24,
+    has_wait_list: bool = True,
     kfuncs: Mapping[str, frozenset[ProgType]] = _NO_KFUNCS,
     verifier: VerifierFacts = facts.LINUX_7_2,
 ) -> Profile:
@@ -178,6 +181,7 @@ def _profile(
         max_fd_array=max_fd_array,
         tags_first=tags_first,
         btf_header_size=btf_header_size,
+        has_wait_list=has_wait_list,
         sleepable_maps=sleepable_maps,
         not_sleepable_log=may_sleep,
         kfuncs=kfuncs,
@@ -189,6 +193,7 @@ KFUNC_SERIES: Final = _profile(
     RELEASES["kfunc"],
     tags_first=False,
     btf_header_size=32,
+    has_wait_list=False,
     sleepable_maps=_SLEEPABLE_MAPS_7_2,
     kfuncs=MappingProxyType({VERIFY_KFUNC: frozenset({ProgType.SYSCALL})}),
 )
@@ -208,6 +213,7 @@ _LINUX_7_3: Final = _profile(
     max_fd_array=4096,
     tags_first=False,
     btf_header_size=32,
+    has_wait_list=False,
     verifier=facts.LINUX_7_3,
 )
 
@@ -263,12 +269,13 @@ _ALL: Final = (
         checks_all_fields=False,
         verifier=facts.LINUX_7_0,
     ),
-    _profile(RELEASES["7.1"], verifier=facts.LINUX_7_1),
+    _profile(RELEASES["7.1"], has_wait_list=False, verifier=facts.LINUX_7_1),
     _profile(
         RELEASES["7.2"],
         sleepable_maps=_SLEEPABLE_MAPS_7_2,
         tags_first=False,
         btf_header_size=32,
+        has_wait_list=False,
     ),
     _LINUX_7_3,
     replace(
@@ -312,6 +319,7 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         "tags_first": "measured: EINVAL on 6.12.117 to 7.1.13, taken on 7.2.12 and 7.3.4",
         "btf_header_size": "include/uapi/linux/btf.h: 32 with the section of layouts in 7.2 and 7.3,"
         " 24 before; measured: E2BIG up to 7.0.13",
+        "has_wait_list": "BTF of 6.18.44, 7.2.12 and 7.3.4: from 7.1.13 on it is first_waiter",
         "possible_cpus": "the model has one CPU",
         "pops_stacks": "measured: BPF_MAP_LOOKUP_AND_DELETE_ELEM is 524 on 6.12.117 and 6.17.13",
         "sleepable_maps": "kernel/bpf/verifier.c of 7.2.12 and 7.3.4; before 7.2 that of 6.18",

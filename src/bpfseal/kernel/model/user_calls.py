@@ -27,6 +27,7 @@ from bpfseal.kernel.model.info import get_info
 from bpfseal.kernel.model.links import detach_link
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.pins import open_pinned, pin
+from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.run import MAX_CTX_SIZE, run_program
 from bpfseal.kernel.model.state import KernelState
@@ -112,6 +113,20 @@ def _link_detach(attr: Attr) -> int:
     return 0
 
 
+def _bind_map(attr: Attr) -> int:
+    """Let a program hold a map that no insn of it names (``bpf_prog_bind_map``)."""
+    if attr["flags"]:
+        source = "kernel/bpf/syscall.c bpf_prog_bind_map"
+        raise refusal(EINVAL, source, f"flags {attr['flags']:#x}")
+    fds = attr.state.fds
+    program = fds.get_as(attr["prog_fd"], ModelProgram)
+    bound = fds.get_as(attr["map_fd"], ModelMap)
+    if bound not in program.used_maps:
+        program.bound.append(bound)
+        bound.hold()
+    return 0
+
+
 def _obj_pin(attr: Attr) -> int:
     pin(attr.state, attr["bpf_fd"], _path(attr))
     return 0
@@ -157,6 +172,7 @@ COMMANDS: Final = MappingProxyType(
         Cmd.LINK_GET_FD_BY_ID: (layouts.LINK_GET_FD_BY_ID, ids.open_link),
         Cmd.OBJ_PIN: (layouts.OBJ, _obj_pin),
         Cmd.OBJ_GET: (layouts.OBJ, _obj_get),
+        Cmd.PROG_BIND_MAP: (layouts.PROG_BIND_MAP, _bind_map),
         Cmd.LINK_DETACH: (layouts.LINK_DETACH, _link_detach),
         Cmd.OBJ_GET_INFO_BY_FD: (layouts.OBJ_GET_INFO_BY_FD, get_info),
     }

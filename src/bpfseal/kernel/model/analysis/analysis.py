@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from errno import EACCES, EINVAL
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
@@ -36,6 +37,9 @@ from bpfseal.kernel.model.state import KernelState
 NOTHING_MALFORMED: Final[Mapping[int, Trap]] = MappingProxyType({})
 
 _ALIGNMENT: Final = ProgFlag.STRICT_ALIGNMENT | ProgFlag.ANY_ALIGNMENT
+
+_WITH_INIT_PRIVATE: Final = frozenset({"6.18-unverified"})
+"""Profiles of an update whose ``struct bpf_map`` has ``init_private`` (measured: 6.18.44)."""
 
 _ALL_PATHS: Final = 2
 """BPF_LOG_LEVEL2 (include/linux/bpf_verifier.h)."""
@@ -92,8 +96,12 @@ def analyse_program(
         malformed=malformed,
         log=log,
         strict_alignment=program.attributes.flags & _ALIGNMENT == ProgFlag.STRICT_ALIGNMENT,
-        map_fields=lambda: map_fields(
-            has_hash=state.profile.has_exclusive_maps, has_excl=state.has_excl
+        map_fields=partial(
+            map_fields,
+            has_hash=state.profile.has_exclusive_maps,
+            has_excl=state.has_excl,
+            has_wait_list=state.profile.has_wait_list,
+            has_init_private=state.profile.name in _WITH_INIT_PRIVATE,
         ),
     )
     processed = 0

@@ -60,7 +60,7 @@ class Env:
     functions: Mapping[int, bool]
     malformed: Mapping[int, Trap]
     log: Log
-    map_fields: Callable[[], tuple[Field, ...]]
+    map_fields: Callable[..., tuple[Field, ...]]
     state: State = field(default_factory=lambda: State([Frame()]))
     index: int = 0
     stack_depths: dict[int, int] = field(default_factory=dict)

@@ -241,11 +241,17 @@ class _Call:
         if used is None:
             return
         is_ring = used.type is MapType.RINGBUF
+        if self._number == Helper.FOR_EACH_MAP_ELEM and is_ring:
+            message = "callback function not allowed for map"
+            raise self._env.refuse(ENOTSUPP, "set_map_elem_callback_state", message)
         if is_ring != (self._number in RING_HELPERS):
             name = f"{helper_name(self._number)}#{self._number}"
             message = f"cannot pass map_type {used.attributes.type} into func {name}"
             raise self._env.refuse(EINVAL, "check_map_func_compatibility", message)
-        if not is_ring and not used.is_open_to_programs:
+        is_open = used.is_open_to_programs and (
+            self._number != Helper.FOR_EACH_MAP_ELEM or used.type is MapType.ARRAY
+        )
+        if not is_ring and not is_open:
             message = f"the model does not look into {used.type.name} maps from programs"
             raise self._env.refuse(ENOTSUPP, "check_map_func_compatibility", message)
         if self._number in _WRITERS and used.attributes.flags & MapFlag.RDONLY_PROG:
@@ -257,6 +263,8 @@ class _Call:
             return None
         if self._prototype.result is Result.RECORD_OR_NULL:
             return self._record()
+        if self._prototype.result is Result.TASK:
+            return Pointer(PointerKind.BTF, type_name="task_struct")
         if self._prototype.result is Result.MAP_VALUE_OR_NULL:
             return self._map_value()
         if self._number in _SMALL_RESULTS:

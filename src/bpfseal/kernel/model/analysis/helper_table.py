@@ -41,6 +41,7 @@ class Result(Enum):
     NUMBER = "number"
     MAP_VALUE_OR_NULL = "map value or null"
     RECORD_OR_NULL = "record of a ring buffer or null"
+    TASK = "the current task"
     NOTHING = "nothing"
 
 
@@ -99,6 +100,8 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
     Helper.SYS_CLOSE: Prototype((_A.ANYTHING,)),
     Helper.KALLSYMS_LOOKUP_NAME: Prototype((_A.MEMORY, _A.SIZE_OR_ZERO, _A.ANYTHING, _A.LONG_OUT)),
     Helper.KTIME_GET_TAI_NS: _NOTHING,
+    Helper.GET_CURRENT_TASK: Prototype((), gpl_only=True),
+    Helper.GET_CURRENT_TASK_BTF: Prototype((), Result.TASK, gpl_only=True),
 }
 """Prototypes of the helpers that the model has, by id."""
 
@@ -119,7 +122,6 @@ OTHERS: Final = frozenset(
             22,
             25,
             27,
-            35,
             37,
             46,
             55,
@@ -139,7 +141,7 @@ OTHERS: Final = frozenset(
             123,
         ),
         *(136, 137, 138, 139, 140, 141, 147, 149, 153, 154, 156, 157),
-        *(158, 162, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 188),
+        *(162, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 188),
         *(191, 194, 195, 196, 197, 198, 199, 200, 201, 202, 203, 209, 210, 211),
     }
 )

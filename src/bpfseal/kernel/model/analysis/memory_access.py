@@ -147,6 +147,8 @@ def _access(
             check_region(env, register, pointer, off, size, pointer.size)
             return unknown
         case PointerKind.BTF:
+            if access == "write":
+                raise env.refuse(EACCES, "check_ptr_to_btf_access", "only read is supported")
             message = f"the model does not follow {pointer.word} pointers"
             raise env.refuse(EACCES, "check_ptr_to_btf_access", message)
     word = describe(env.state.registers[register])
@@ -303,29 +305,45 @@ def _read_map_struct(
         raise env.refuse(EACCES, function, message)
     if access != "read":
         raise env.refuse(EACCES, function, f"only read from {struct} is supported")
-    walk = "btf_struct_walk"
-    fields = env.map_fields()
+    return _walk(env, struct, off, size)
+
+
+def _walk(env: Env, struct: str, off: int, size: int) -> Scalar | Pointer:
+    """Find the field of a map's struct that is read (``btf_struct_walk``)."""
+    walk, before = "btf_struct_walk", None
+    fields = env.map_fields(is_array=struct == "bpf_array")
+    end = fields[-1].offset + fields[-1].size
+    if struct == "bpf_array" and off + size > end:
+        message = f"access beyond struct {struct} at off {off} size {size}"
+        raise env.refuse(EACCES, walk, message)
     for field in fields:
-        end = field.offset + field.size
-        if not field.offset <= off < end:
+        if field.offset + field.size <= off:
+            before = field
             continue
+        if off < field.offset:
+            break
+        inside, start = off - field.base, field.offset - field.base
+        if field.struct_size and inside + size > field.struct_size:
+            message = f"access beyond struct {field.struct} at off {inside} size {size}"
+            raise env.refuse(EACCES, walk, message)
         if field.is_pointer and (off != field.offset or size != field.size):
             message = (
-                f"cannot access ptr member {field.name} with moff {field.offset} in struct bpf_map"
-                f" with off {off} size {size}"
+                f"cannot access ptr member {field.name} with moff {start} in struct {field.struct}"
+                f" with off {inside} size {size}"
             )
             raise env.refuse(EACCES, walk, message)
-        if off + size > end:
+        if inside + size > start + field.size:
             message = (
-                f"access beyond the end of member {field.name} (mend:{end}) in struct bpf_map"
-                f" with off {off} size {size}"
+                f"access beyond the end of member {field.name} (mend:{start + field.size}) in"
+                f" struct {field.struct} with off {inside} size {size}"
             )
             raise env.refuse(EACCES, walk, message)
         if field.is_pointer:
             return Pointer(PointerKind.BTF, type_name=field.name)
         return scalar.of_width(8 * size)
-    if off < fields[-1].offset:  # a gap, which alignment has left
-        message = f"struct bpf_map doesn't have field at offset {off}"
-        raise env.refuse(EINVAL, walk, message)
-    message = f"the model does not know the fields of struct bpf_map at off {off} size {size}"
-    raise env.refuse(EACCES, walk, message)
+    else:
+        message = f"the model does not know the fields of struct {struct} at off {off} size {size}"
+        raise env.refuse(EACCES, walk, message)
+    inside = off - before.base if before is not None and before.struct == field.struct else off
+    message = f"struct {field.struct} doesn't have field at offset {inside}"
+    raise env.refuse(EINVAL, walk, message)
