@@ -17,7 +17,7 @@ from typing import Final
 from bpfseal.bpf import attr as layouts
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.attr import AttrLayout
-from bpfseal.bpf.insn import INSN_SIZE, decode_insns
+from bpfseal.bpf.insn import INSN_SIZE, Insn, decode_insns
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model.analysis.log import statistics
@@ -287,9 +287,7 @@ def _fd_array(attr: Attr, insns: bytes) -> tuple[tuple[int, ...], bool]:
     """
     if not attr["fd_array"]:
         return (), False
-    named = (
-        insn.imm + 1 for insn in decode_insns(insns) if insn.is_ld_imm64 and insn.src in _INDEXED
-    )
+    named = (_named_entry(insn) for insn in decode_insns(insns))
     count = max(max(named, default=0), attr["fd_array_cnt"])
     raw = attr.up_to("fd_array", 4 * min(count, _MAX_FDS))
     fds = tuple(
@@ -297,6 +295,14 @@ def _fd_array(attr: Attr, insns: bytes) -> tuple[tuple[int, ...], bool]:
         for start in range(0, len(raw) - 3, 4)
     )
     return fds, len(fds) < count
+
+
+def _named_entry(insn: Insn) -> int:
+    """Return how many entries of the fd array an insn needs: for its map, or a module's BTF."""
+    if insn.is_ld_imm64 and insn.src in _INDEXED:
+        return insn.imm + 1
+    is_kfunc_call = insn.code == op.JMP | op.CALL and insn.src == op.PSEUDO_KFUNC_CALL
+    return insn.off + 1 if is_kfunc_call and insn.off else 0
 
 
 COMMANDS: Final[dict[int, tuple[AttrLayout, Callable[[Attr], int]]]] = {

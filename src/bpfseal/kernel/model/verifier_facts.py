@@ -42,6 +42,7 @@ class VerifierFacts:
         prints_liveness: states in the log show which registers were read and written.
         shows_live_registers: the log of all paths begins with the registers that are in use.
         clears_dead: what no insn can read is forgotten when a state is remembered.
+        has_const_arguments: a size that must be constant is refused as an argument of kfuncs is.
         advises: the log ends with a suggestion.
     """
 
@@ -63,11 +64,12 @@ class VerifierFacts:
     prints_liveness: bool = False
     shows_live_registers: bool = True
     clears_dead: bool = True
+    has_const_arguments: bool = False
     advises: bool = False
 
 
 LINUX_7_2: Final = VerifierFacts()
-LINUX_7_3: Final = replace(LINUX_7_2, advises=True)
+LINUX_7_3: Final = replace(LINUX_7_2, has_const_arguments=True, advises=True)
 LINUX_7_1: Final = replace(LINUX_7_2, max_call_frames=8, proves_by_any_pointer=True)
 LINUX_7_0: Final = replace(
     LINUX_7_1,
@@ -115,6 +117,7 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
         "prints_liveness": "measured: up to 6.17.13",
         "shows_live_registers": "commit 14c8552db644 (6.15)",
         "clears_dead": "kernel/bpf/states.c clean_verifier_state; measured: from 7.1.13 on",
+        "has_const_arguments": "kernel/bpf/verifier.c process_const_arg of 7.3.4",
         "advises": "kernel/bpf/diagnostics.c of 7.3.4",
     }
 )

@@ -155,13 +155,13 @@ class Explorer:
 
     def _jump(self, insn: Insn, index: int) -> int:
         code = insn.code
+        self.visited.jumps += 1
         if code == CALL:
             return self._call(insn, index)
         if code == EXIT:
             return self._exit()
         target = jump_target(insn, index)
         assert target is not None  # noqa: S101 - every other insn of these classes jumps
-        self.visited.jumps += 1
         if code in (GOTO, GOTOL):
             return target
         if code == MAY_GOTO:

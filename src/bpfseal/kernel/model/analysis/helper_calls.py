@@ -167,7 +167,11 @@ class _Call:
 
     def _check_memory(self, register: int, value: Scalar | Pointer, argument: Argument) -> None:
         """Check memory whose size the map tells, or the helper; a sized one waits for its size."""
-        self._require(register, value, set(_MEMORY_KINDS), _MEMORY_TYPES)
+        kinds, words = set(_MEMORY_KINDS), _MEMORY_TYPES
+        if self._env.facts.moves_context:
+            kinds.add(PointerKind.CTX)
+            words += ", ctx"
+        self._require(register, value, kinds, words)
         assert isinstance(value, Pointer)  # noqa: S101 - required above
         if argument in (Argument.MEMORY, Argument.MEMORY_OUT):
             return
@@ -208,6 +212,8 @@ class _Call:
             message = f"R{register} type={describe(value)} expected=scalar"
             raise self._env.refuse(EACCES, "check_reg_type", message)
         if not value.is_const:
+            if self._env.facts.has_const_arguments:
+                raise self._env.refuse(EINVAL, "process_const_arg", f"R{register} is not a const")
             message = f"R{register} is not a known constant'"
             raise self._env.refuse(EACCES, "check_func_arg", message)
         precision.mark_register(self._env, register)

@@ -87,8 +87,9 @@ class _Liveness:
         frame = len(state.frames) - 1
         self._written: set[int] = set()
         self._read: set[int] = set()
+        call_site = state.frames[-1].call_site
         node = state.history
-        while node is not None:
+        while node is not None and node.index != call_site:
             reads, writes = uses(insns[node.index])
             self._written.update(_keys(frame, writes))
             if isinstance(node.note, int) and insns[node.index].insn_class in (op.ST, op.STX):

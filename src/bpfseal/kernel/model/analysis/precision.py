@@ -92,6 +92,20 @@ def _values(state: State) -> Iterable[tuple[int, Value]]:
                 yield slot_key(number, index), slot.spilled
 
 
+def _is_sought(node: Node, wanted: set[int]) -> bool:
+    """Whether the way back from a step was gone already; otherwise note that it is."""
+    before = node.sought
+    if before is None:
+        # A number costs less than a set, and most ways back look for one thing.
+        node.sought = next(iter(wanted)) if len(wanted) == 1 else wanted.copy()
+        return False
+    known = {before} if isinstance(before, int) else before
+    if wanted <= known:
+        return True
+    node.sought = known | wanted
+    return False
+
+
 class _Backtrack:
     """One way back: what is looked for, and in which frame the insns are."""
 
@@ -109,13 +123,7 @@ class _Backtrack:
                 if not self._step(node):
                     self._mark_all()
                     return
-                if node.sought is None:
-                    node.sought = set(wanted)
-                elif wanted <= node.sought:
-                    return
-                else:
-                    node.sought |= wanted
-                if not wanted:
+                if not wanted or _is_sought(node, wanted):
                     return
                 self._following = node.index
                 node = node.before

@@ -35,7 +35,7 @@ class Node:
         self.before = before
         self.index = index
         self.note: int | tuple[int, ...] | None = None
-        self.sought: set[int] | None = None
+        self.sought: int | set[int] | None = None
 
 
 class Frame:

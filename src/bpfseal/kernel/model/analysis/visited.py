@@ -36,7 +36,7 @@ class Visited:
 
     Attributes:
         insns: how many insns were looked at, counting repeats.
-        jumps: how many jumps were.
+        jumps: how many jumps were, calls and exits too.
         count: how many states were remembered.
         most_at_once: the most that an insn had when a path came to it.
     """
@@ -69,7 +69,6 @@ class Visited:
             if is_due:
                 self._remember(index)
             return False
-        self.most_at_once = max(self.most_at_once, len(seen))
         state, live = env.state, self._live(env.state, index)
         registers, hint = state.registers, self._hints.get(index, -1)
         for old in reversed(seen):
@@ -94,6 +93,7 @@ class Visited:
                     self._hit(old, loops_to=entry if is_open else None)
                     return True
             old.misses += is_due
+        self.most_at_once = max(self.most_at_once, len(seen))
         if is_due:
             seen[:] = [old for old in seen if not _is_useless(old, is_forced=is_forced)]
             self._remember(index)
