@@ -92,13 +92,11 @@ def maps_of(raw: Mapping[str, Any]) -> tuple[MapCreate, ...]:
 
 def program_of(raw: Mapping[str, Any]) -> Program:
     """Return a program of such a file."""
-    numbers = {key: raw[key] for key in ("flags", "level") if key in raw}
-    texts = {
-        key: bytes.fromhex(raw[key])
-        for key in ("insns", "ctx", "license", "btf", "func_info")
-        if key in raw
-    }
-    return Program(raw["name"], **numbers, **texts)
+    given: dict[str, Any] = {key: raw[key] for key in ("name", "flags", "level") if key in raw}
+    for key in ("insns", "ctx", "license", "btf", "func_info"):
+        if key in raw:
+            given[key] = bytes.fromhex(raw[key])
+    return Program(**given)
 
 
 def answers_of(raw: Mapping[str, Any]) -> dict[str, Answer]:
@@ -143,9 +141,7 @@ def ask(machine: Machine, maps: Sequence[MapCreate], program: Program) -> Answer
         }
     try:
         end = attr.PROG_LOAD.end("fd_array")
-        fd = machine.call(
-            Cmd.PROG_LOAD, bytearray(attr.PROG_LOAD.pack_fields(given, size=end))
-        )
+        fd = machine.call(Cmd.PROG_LOAD, bytearray(attr.PROG_LOAD.pack_fields(given, size=end)))
     except KernelError as error:
         text = machine.read(log, LOG_SIZE).split(b"\0", 1)[0].decode()
         return Answer(name_of(error.errno), last_line(text))

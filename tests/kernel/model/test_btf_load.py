@@ -51,7 +51,11 @@ def test_a_header_with_layouts_is_known_from_7_2_on() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("two_locks", errno.E2BIG), ("lock_unaligned", errno.EFAULT), ("lock_kv_rdonly", errno.EACCES)],
+    [
+        ("two_locks", errno.E2BIG),
+        ("lock_unaligned", errno.EFAULT),
+        ("lock_kv_rdonly", errno.EACCES),
+    ],
 )
 def test_locks_that_do_not_fit_end_the_load(name: str, expected: int) -> None:
     """btf_parse_fields and map_check_btf; measured on Linux 6.18.44."""

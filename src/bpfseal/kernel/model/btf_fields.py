@@ -1,7 +1,7 @@
-"""Special fields of structs: locks, timers, lists, trees, kernel pointers, and what is wrong with them.
+"""Special fields of structs: locks, timers, lists, trees, kernel pointers.
 
-A BTF with structs that hold some of them is refused if these do not fit; a map whose values have them
-must be of a type that knows them.
+A BTF with structs that hold some of them is refused if these do not fit; a map whose values have
+them must be of a type that knows them.
 
 Source: ``btf_parse_struct_metas``, ``btf_parse_fields`` and ``btf_find_field_one`` in
 kernel/bpf/btf.c; ``map_check_btf`` in kernel/bpf/syscall.c.
@@ -47,9 +47,7 @@ _REPEATED: Final = frozenset({_KPTR, *_ROOTS})
 _LOCKS: Final = frozenset({"bpf_spin_lock", "bpf_res_spin_lock"})
 _STRUCTS: Final = (Kind.STRUCT, Kind.UNION)
 
-IN_OBJECTS: Final = frozenset(
-    {_KPTR, *_ROOTS, *_NODES, *_LOCKS, "bpf_refcount"}
-)
+IN_OBJECTS: Final = frozenset({_KPTR, *_ROOTS, *_NODES, *_LOCKS, "bpf_refcount"})
 """What a struct that a program allocates may have."""
 
 IN_MAPS: Final = frozenset(

@@ -1,7 +1,7 @@
 """The header of a BTF, as kernels check it: its version, and sections without gaps.
 
-Source: ``btf_parse_hdr``, ``btf_check_sec_info``, ``btf_parse_str_sec`` and ``btf_parse_type_sec`` in
-kernel/bpf/btf.c.
+Source: ``btf_parse_hdr``, ``btf_check_sec_info``, ``btf_parse_str_sec`` and
+``btf_parse_type_sec`` in kernel/bpf/btf.c.
 
 Example:
     >>> check_header(raw, header_size=24)

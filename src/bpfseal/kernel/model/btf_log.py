@@ -19,9 +19,7 @@ from bpfseal.btf.kinds import INT_BOOL, INT_CHAR, INT_SIGNED, Kind
 from bpfseal.errors import InputError, KernelError
 
 _ENCODINGS: Final = {0: "(none)", INT_SIGNED: "SIGNED", INT_CHAR: "CHAR", INT_BOOL: "BOOL"}
-_SIZED: Final = frozenset(
-    {Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64, Kind.DATASEC}
-)
+_SIZED: Final = frozenset({Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64, Kind.DATASEC})
 _ABOUT_A_TYPE: Final = re.compile(r".*: type (\d+): (.*)", re.DOTALL)
 _BEFORE_HEADER: Final = ("hdr_len not found", "btf_header not found", "Unsupported btf_header")
 _HEADER: Final = struct.Struct("<HBBIIIII")

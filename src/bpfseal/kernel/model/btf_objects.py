@@ -98,9 +98,7 @@ def btf_load(state: KernelState, raw: bytes) -> int:
         KernelError: EINVAL, E2BIG.
     """
     profile = state.profile
-    loaded = BtfObject.load(
-        raw, tags_first=profile.tags_first, header_size=profile.btf_header_size
-    )
+    loaded = BtfObject.load(raw, tags_first=profile.tags_first, header_size=profile.btf_header_size)
     state.btfs.append(loaded)
     loaded.id = VMLINUX_BTF_ID + len(state.btfs)
     return state.fds.install(loaded)

@@ -40,7 +40,7 @@ _FIRST_NANOSECOND: Final = 1_000_000_000
 _TICK: Final = 1_000
 _CGROUP: Final = 1
 _TASK_ADDRESS: Final = (1 << 64) - (1 << 46)
-"""Where a kernel's ``struct task_struct`` would be; the model has none, so that nothing is there."""
+"""Where a kernel's ``struct task_struct`` would be; nothing is there."""
 
 _MAX_NUMBER: Final = 64
 _SPACES: Final = b" \t\n\v\f\r"

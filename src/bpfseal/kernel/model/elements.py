@@ -161,27 +161,32 @@ class HashElements:
         self._values: dict[bytes, bytearray] = {}
 
     def lookup(self, key: bytes) -> bytes | None:
+        """Return the value of a key, ``None`` for no such key."""
         found = self._values.get(key)
         return None if found is None else bytes(found)
 
     def value_of(self, key: bytes) -> bytearray | None:
-        """Return the bytes of a value as they are kept: a program that has found them writes there."""
+        """Return the bytes of a value as they are kept, for a program to write to."""
         return self._values.get(key)
 
     def update(self, key: bytes, value: bytes, flags: int, _resolve: Resolve) -> None:
+        """Set one element."""
         if _require_room(self._contents, self._attributes, key, flags, self._values):
             self._values.pop(next(iter(self._values)))
         self._values[key] = bytearray(value)
 
     def delete(self, key: bytes) -> None:
+        """Delete one element."""
         if self._values.pop(key, None) is None:
             raise no_such_key()
 
     def pop(self, key: bytes) -> bytes | None:
+        """Return the value of a key and delete it, ``None`` for no such key."""
         found = self._values.pop(key, None)
         return None if found is None else bytes(found)
 
     def next_key(self, key: bytes | None) -> bytes | None:
+        """Return the key behind `key`, the first for ``None``; ``None`` behind the last."""
         return _behind(key, self._values)
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ Source: kernel/bpf/log.c ``bpf_verifier_log_attr_valid``, ``bpf_verifier_vlog`` 
 
 Example:
     >>> log = LoadLog.of(attr, "log_")
-    >>> log.finish("processed 2 insns (limit 1000000)\\n", peak=35)
+    >>> log.finish(text, peak=len(text))
 """
 
 from __future__ import annotations

@@ -47,11 +47,7 @@ _STORAGES = frozenset(
 )
 _LOCKED = _STORAGES | {MapType.HASH, MapType.ARRAY, MapType.CGROUP_STORAGE}
 _TIMED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.ARRAY})
-_COUNTED = (
-    _STORAGES
-    | _TIMED
-    | {MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH, MapType.PERCPU_ARRAY}
-)
+_COUNTED = _STORAGES | _TIMED | {MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH, MapType.PERCPU_ARRAY}
 _HOLDERS = {
     **dict.fromkeys(("bpf_spin_lock", "bpf_res_spin_lock"), _LOCKED),
     **dict.fromkeys(("bpf_timer", "bpf_wq", "bpf_task_work"), _TIMED),

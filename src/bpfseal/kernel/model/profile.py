@@ -317,8 +317,8 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         " on 6.12.117, 6.18.44, 6.19.14 and 7.0.13, EINVAL on 7.1.13, 7.2.12 and 7.3.4",
         "max_fd_array": "kernel/bpf/verifier.c of 7.3.4, MAX_FD_ARRAY_CNT",
         "tags_first": "measured: EINVAL on 6.12.117 to 7.1.13, taken on 7.2.12 and 7.3.4",
-        "btf_header_size": "include/uapi/linux/btf.h: 32 with the section of layouts in 7.2 and 7.3,"
-        " 24 before; measured: E2BIG up to 7.0.13",
+        "btf_header_size": "include/uapi/linux/btf.h: 32 with the section of layouts in 7.2.12 and"
+        " 7.3.4, 24 before; measured: E2BIG on 6.18.44",
         "has_wait_list": "BTF of 6.18.44, 7.2.12 and 7.3.4: from 7.1.13 on it is first_waiter",
         "possible_cpus": "the model has one CPU",
         "pops_stacks": "measured: BPF_MAP_LOOKUP_AND_DELETE_ELEM is 524 on 6.12.117 and 6.17.13",

@@ -24,12 +24,12 @@ from bpfseal.errors import KernelError
 from bpfseal.kernel.model import fd_array
 from bpfseal.kernel.model.analysis import analyse_program
 from bpfseal.kernel.model.analysis.advice import advice
-from bpfseal.kernel.model.analysis.kfunc_calls import is_missing_kfunc
 from bpfseal.kernel.model.analysis.control_flow import (
     check_functions,
     check_reachable,
     function_starts,
 )
+from bpfseal.kernel.model.analysis.kfunc_calls import is_missing_kfunc
 from bpfseal.kernel.model.analysis.refused import Refused
 from bpfseal.kernel.model.attach import check_target
 from bpfseal.kernel.model.btf_info import check_btf_info, read_func_info

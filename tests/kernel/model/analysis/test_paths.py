@@ -266,7 +266,7 @@ def test_the_log_keeps_the_path_that_failed() -> None:
         "6: (bf) r0 = r5",
         "R5 !read_ok",
         "processed 7 insns (limit 1000000) max_states_per_insn 0 total_states 0"
-            " peak_states 0 mark_read 0",
+        " peak_states 0 mark_read 0",
     ]
 
 

@@ -41,13 +41,15 @@ def step(env: Env, insn: Insn) -> None:
         env.check_no_leak(value, "check_alu_op", message)
         changed: Value = scalar.UNKNOWN
         if isinstance(value, Scalar):
-            changed = _negated(env, value, is_64) if operation == op.NEG else _swap(env, insn, value)
+            changed = (
+                _negated(env, value, is_64) if operation == op.NEG else _swap(env, insn, value)
+            )
         env.write_register(insn.dst, changed)
     else:
         _binary(env, insn, operation, is_64=is_64)
 
 
-def _negated(env: Env, value: Scalar, is_64: bool) -> Scalar:  # noqa: FBT001 - of an insn
+def _negated(env: Env, value: Scalar, is_64: bool) -> Scalar:
     if not env.facts.tracks_negation:
         return scalar.UNKNOWN
     return arithmetic.negate(value, 64 if is_64 else 32)
@@ -108,9 +110,9 @@ def _binary(env: Env, insn: Insn, operation: int, *, is_64: bool) -> None:
         _check_constant(env, operation, insn.imm, bits)
     env.check_writable(dst)
     if isinstance(target, Scalar) and isinstance(source, Scalar):
-        result: Value = _link(insn, operation, target, source, _scalars(
-            env, insn, operation, target, source, bits
-        ))
+        result: Value = _link(
+            insn, operation, target, source, _scalars(env, insn, operation, target, source, bits)
+        )
     else:
         result = _with_pointer(
             env,
@@ -136,9 +138,7 @@ def _scalars(
     return arithmetic.compute(operation, target, source, bits, signs=signs)
 
 
-def _link(
-    insn: Insn, operation: int, target: Scalar, source: Scalar, result: Scalar
-) -> Scalar:
+def _link(insn: Insn, operation: int, target: Scalar, source: Scalar, result: Scalar) -> Scalar:
     """Remember that a number is a constant more than its copies (``adjust_reg_min_max_vals``)."""
     result = result.unlinked
     if not target.id or operation not in (op.ADD, op.SUB) or target.delta_bits:

@@ -123,7 +123,9 @@ def analyse_program(
         if refused.detail:
             log.write(refused.detail)
         if log.level and env.facts.advises:
-            for line in advice(refused.message.splitlines()[-1], is_scrubbed=_is_scrubbed(env, refused)):
+            for line in advice(
+                refused.message.splitlines()[-1], is_scrubbed=_is_scrubbed(env, refused)
+            ):
                 log.write(line)
         _log_statistics(env, flow, explorer)
         state.verifier_log_peak = log.peak

@@ -41,9 +41,7 @@ _TNUM: Final = {
 }
 
 
-def compute(
-    operation: int, dst: Scalar, src: Scalar, bits: int, *, signs: bool = True
-) -> Scalar:
+def compute(operation: int, dst: Scalar, src: Scalar, bits: int, *, signs: bool = True) -> Scalar:
     """Return ``dst operation src`` on 64 bits, or on 32 bits with the high half cleared.
 
     Args:
@@ -168,9 +166,7 @@ def swap_bytes(source: Scalar, width: int, *, swaps: bool) -> Scalar:
         if width == 32:
             return truncate(source).unlinked
         return build(tnum.cut(source.tnum, width)).unlinked
-    return build(
-        (_swapped(source.value, width), _swapped(source.mask, width))
-    ).unlinked
+    return build((_swapped(source.value, width), _swapped(source.mask, width))).unlinked
 
 
 def _swapped(value: int, width: int) -> int:

@@ -126,7 +126,7 @@ def check_reachable(insns: Sequence[Insn]) -> frozenset[int]:
         Refused: EINVAL.
     """
     reached = bytearray(len(insns))
-    joins = set()
+    joins: set[int] = set()
     pending = [0]
     while pending:
         index = pending.pop()

@@ -81,9 +81,11 @@ class Env:
         return self.last_id
 
     def tied(self, register: int, value: Scalar) -> Scalar:
-        """Give a number in a register an id, for its copies to have (``assign_scalar_id_before_mov``).
+        """Give a number in a register an id, for its copies to have.
 
         What is a constant more than another number is tied to that no longer.
+
+        Source: ``assign_scalar_id_before_mov``.
         """
         if not value.mask:
             return value

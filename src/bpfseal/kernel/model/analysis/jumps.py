@@ -97,9 +97,7 @@ def _check_comparison(env: Env, register: int, value: Value) -> None:
     env.check_no_leak(value, "check_cond_jmp_op", message)
 
 
-def _infer_not_null(
-    env: Env, state: State, register: int, value: Pointer, other: Pointer
-) -> None:
+def _infer_not_null(env: Env, state: State, register: int, value: Pointer, other: Pointer) -> None:
     """Let a pointer that may be null not be null, where it is one that is not."""
     if not value.or_null or other.or_null:
         return
@@ -115,7 +113,7 @@ def _is_not_null(pointer: Pointer) -> bool:
     if pointer.or_null or pointer.kind not in _NEVER_NULL:
         return False
     low, high = pointer.off + pointer.variable.smin, pointer.off + pointer.variable.smax
-    return -MAX_VAR_OFF < low and high < MAX_VAR_OFF
+    return low > -MAX_VAR_OFF and high < MAX_VAR_OFF
 
 
 def _decide(
@@ -165,7 +163,11 @@ def _refine(
         (insn.src if insn.code & op.X else -1, source, known[1]),
     ):
         if register >= 0 and after is not before:
-            kept = after if not before.id else after._replace(id=before.id, delta=before.delta, delta_bits=before.delta_bits)
+            kept = (
+                after
+                if not before.id
+                else after._replace(id=before.id, delta=before.delta, delta_bits=before.delta_bits)
+            )
             registers[register] = kept
             state.set_equal_scalars(kept)
 

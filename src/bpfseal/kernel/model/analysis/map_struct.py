@@ -143,9 +143,7 @@ def map_fields(
         at = -(-end // align) * align
         base = at - part.at if part.struct_size else 0
         fields.append(
-            Field(
-                part.name, at, part.size, part.is_pointer, part.struct, base, part.struct_size
-            )
+            Field(part.name, at, part.size, part.is_pointer, part.struct, base, part.struct_size)
         )
         end = at + part.size
     return tuple(fields)

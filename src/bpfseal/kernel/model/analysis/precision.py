@@ -1,8 +1,8 @@
 """Which numbers a path depended on: only these must agree when another path is held against it.
 
-A number matters where a jump was decided by it, where it moved a pointer, or where it was a size. From
-there the insns of the path are gone through backward, and the registers and stack slots that it came
-from are marked in the states that were remembered on the way.
+A number matters where a jump was decided by it, where it moved a pointer, or where it was a size.
+From there the insns of the path are gone through backward, and the registers and stack slots that
+it came from are marked in the states that were remembered on the way.
 
 Source: ``__mark_chain_precision``, ``backtrack_insn`` and ``propagate_precision`` in
 kernel/bpf/verifier.c (kernel/bpf/backtrack.c of 7.2).
@@ -59,7 +59,7 @@ def mark_register(env: Env, register: int) -> None:
 
 
 def propagate(env: Env, old: State) -> None:
-    """Mark on the current path what `old` depended on, which covers it (``propagate_precision``)."""
+    """Mark on the path what `old`, which covers it, depended on (``propagate_precision``)."""
     if old.precise and env.state.parent is not None:
         _Backtrack(env, env.state, old.precise).run(env.state.history)
 
@@ -203,7 +203,11 @@ class _Backtrack:
                 self._load(insn.dst, note)
                 return True
             fetched = 0 if insn.imm == op.CMPXCHG else insn.src
-            if insn.imm & op.FETCH and insn.imm != op.STORE_REL and self._key(fetched) in self._wanted:
+            if (
+                insn.imm & op.FETCH
+                and insn.imm != op.STORE_REL
+                and self._key(fetched) in self._wanted
+            ):
                 self._load(fetched, note)
                 return True
         if self._key(insn.dst) in self._wanted:
@@ -233,9 +237,7 @@ class _Backtrack:
     def _exit(self) -> None:
         before = self._insns[self._following - 1] if self._following else None
         result = self._key(0)
-        returns = (
-            before is not None and before.code == _CALL and before.src == op.PSEUDO_CALL
-        )
+        returns = before is not None and before.code == _CALL and before.src == op.PSEUDO_CALL
         is_wanted = result in self._wanted
         self._frame += 1
         if returns and is_wanted:

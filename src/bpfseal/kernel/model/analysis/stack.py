@@ -211,7 +211,8 @@ def _spilled(value: Scalar, size: int) -> Scalar:
 
 
 def _write_variable(
-    env: Env, frame: Frame, pointer: Pointer, off: int, size: int, value: Value) -> None:
+    env: Env, frame: Frame, pointer: Pointer, off: int, size: int, value: Value
+) -> None:
     """Write somewhere in a range: whatever is there may have changed."""
     low, high = span(pointer, off)
     keep_zero = isinstance(value, Scalar) and value.value == value.mask == 0

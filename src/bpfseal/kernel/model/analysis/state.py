@@ -56,8 +56,8 @@ class Frame:
         "call_site",
         "callback_depth",
         "is_callback",
-        "scrubbed",
         "registers",
+        "scrubbed",
         "stack",
         "start",
     )
@@ -201,7 +201,9 @@ class State:
         if not known.id:
             return
         self.replace_values(
-            lambda value: linked(value, known)
-            if isinstance(value, Scalar) and value.id == known.id
-            else value
+            lambda value: (
+                linked(value, known)
+                if isinstance(value, Scalar) and value.id == known.id
+                else value
+            )
         )

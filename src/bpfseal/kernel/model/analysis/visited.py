@@ -1,4 +1,4 @@
-"""States that were seen at an insn: which paths need no further look, and which go round in circles.
+"""States that were seen at an insn: which paths need no further look, and which loop for ever.
 
 Source: ``is_state_visited`` in kernel/bpf/verifier.c (kernel/bpf/states.c of 7.2).
 
@@ -70,13 +70,17 @@ class Visited:
                 self._remember(index)
             return False
         state, live = env.state, self._live(env.state, index)
-        registers, hint = state.registers, self._hints.get(index, -1)
+        hint = self._hints.get(index, -1)
+        now = state.registers[hint] if hint >= 0 else None
+        is_due_in_loop = is_forced or (is_due and self._is_due(in_loop=True))
         for old in reversed(seen):
             if old.branches:
-                if hint >= 0 and _differs(old.frames[-1].registers[hint], registers[hint]):
-                    is_due = is_forced or (is_due and self._is_due(in_loop=True))
-                    old.misses += is_due
-                    continue
+                is_due = is_due_in_loop
+                if now is not None:  # most rounds of a loop differ in the same register
+                    was = old.frames[-1].registers[hint]
+                    if type(was) is type(now) is Scalar and not was[2] <= now[2] <= was[3]:
+                        old.misses += is_due
+                        continue
                 if (
                     comes_back or (is_may_goto and old.may_gotos != state.may_gotos)
                 ) and pruning.covers(old, state, live, exact=True):
@@ -85,7 +89,7 @@ class Visited:
                 if not comes_back:
                     self._check_loop(old, live, index)
                 hint = self._hints[index] = _differing(old, state, live[-1])
-                is_due = is_forced or (is_due and self._is_due(in_loop=True))
+                now = state.registers[hint] if hint >= 0 else None
             else:
                 entry = old.loop_entry
                 is_open = entry is not None and entry.branches > 0
@@ -95,7 +99,12 @@ class Visited:
             old.misses += is_due
         self.most_at_once = max(self.most_at_once, len(seen))
         if is_due:
-            seen[:] = [old for old in seen if not _is_useless(old, is_forced=is_forced)]
+            patience = _PATIENCE_AT_LOOPS if is_forced else _PATIENCE
+            seen[:] = [
+                old
+                for old in seen
+                if old.misses <= (patience if old.branches else _PATIENCE) * (old.hits + 1)
+            ]
             self._remember(index)
         return False
 
@@ -188,11 +197,6 @@ def _differing(old: State, new: State, live: int) -> int:
 def _differs(was: object, now: object) -> bool:
     """Whether one number is not covered by another."""
     return type(was) is Scalar and type(now) is Scalar and not includes(was, now)
-
-
-def _is_useless(old: State, *, is_forced: bool) -> bool:
-    patience = _PATIENCE_AT_LOOPS if is_forced and old.branches else _PATIENCE
-    return old.misses > patience * (old.hits + 1)
 
 
 def _widen(old: State, new: State) -> None:
