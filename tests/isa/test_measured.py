@@ -1,6 +1,6 @@
 """Programs that five real kernels were asked for: the model of each release answers as it did.
 
-What still differs is in `DIFFERENT`, each with its cause: an entry that is not needed any more fails.
+What still differs is in `DIFFERENT`, each with its cause: one that is not needed any more fails.
 """
 
 from __future__ import annotations
@@ -31,10 +31,7 @@ _FOLDED: Final = "from 7.2 on a jump whose operand is constant on all paths is d
 
 DIFFERENT: Final[Mapping[str, str]] = {
     "t2 END ptr": _ADDRESS,
-    "t3 helper helper tail_call": _NO_HELPER,
-    "t5 snprintf": _NO_HELPER,
     "t5 dynptr": _NO_HELPER,
-    "t5 push on array": _NO_HELPER,
     "t5 task_btf deref": "the model does not follow pointers into the kernel",
     "t3 helper btf_find task_struct? not found": "a synthetic BTF has every name",
     "t1 infinite 2 jumps (7.2 on)": _FOLDED,

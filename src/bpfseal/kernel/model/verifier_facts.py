@@ -39,6 +39,7 @@ class VerifierFacts:
         max_call_frames: the most functions that may be active at once.
         names_leaks_at_exit: a reference that is left at the end has a line on the insn behind it.
         names_helper_access: the log says whether a helper reads or writes a stack.
+        no_prog_array_log: what the log says of a tail call through another map.
         prints_liveness: states in the log show which registers were read and written.
         shows_live_registers: the log of all paths begins with the registers that are in use.
         clears_dead: what no insn can read is forgotten when a state is remembered.
@@ -61,6 +62,7 @@ class VerifierFacts:
     max_call_frames: int = 16
     names_leaks_at_exit: bool = True
     names_helper_access: bool = True
+    no_prog_array_log: str = "expected prog array map for tail call"
     prints_liveness: bool = False
     shows_live_registers: bool = True
     clears_dead: bool = True
@@ -92,6 +94,7 @@ LINUX_6_12: Final = replace(
     names_leaks_at_exit=False,
     names_helper_access=False,
     shows_live_registers=False,
+    no_prog_array_log="kernel subsystem misconfigured verifier",
 )
 
 SOURCES: Final[Mapping[str, str]] = MappingProxyType(
@@ -114,6 +117,8 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
         "names_leaks_at_exit": "measured: on 6.17.13, not on 6.12.117",
         "names_helper_access": "kernel/bpf/verifier.c check_stack_access_within_bounds; measured:"
         " on 6.17.13, not on 6.12.117",
+        "no_prog_array_log": "kernel/bpf/verifier.c record_func_key; measured: another text on"
+        " 6.12.117",
         "prints_liveness": "measured: up to 6.17.13",
         "shows_live_registers": "commit 14c8552db644 (6.15)",
         "clears_dead": "kernel/bpf/states.c clean_verifier_state; measured: from 7.1.13 on",

@@ -25,7 +25,7 @@ from bpfseal.kernel.model.analysis.control_flow import CALL, Flow, analyse, func
 from bpfseal.kernel.model.analysis.disassembly import insn_line
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.explorer import Explorer
-from bpfseal.kernel.model.analysis.log import Log, statistics
+from bpfseal.kernel.model.analysis.log import UNENDED, Log, statistics
 from bpfseal.kernel.model.analysis.map_struct import map_fields
 from bpfseal.kernel.model.analysis.refused import Refused
 from bpfseal.kernel.model.decode import insn_starts
@@ -181,7 +181,7 @@ def _log_statistics(env: Env, flow: Flow | None, explorer: Explorer | None) -> N
         depths = "+".join(str(env.stack_depths.get(start, 0)) for start in starts)
         log.write(f"stack depth {depths}")
     if log.is_wanted:
-        log.write(_summary(env, explorer))
+        log.write(_summary(env, explorer), joins=log.ends_with(UNENDED))
 
 
 def _summary(env: Env, explorer: Explorer | None) -> str:

@@ -14,6 +14,9 @@ from __future__ import annotations
 
 from typing import Final
 
+UNENDED: Final = "expected prog array map for tail call"
+"""A line that kernels do not end."""
+
 _STATISTICS: Final = 4
 """BPF_LOG_STATS (include/linux/bpf_verifier.h)."""
 
@@ -48,8 +51,16 @@ class Log:
         """How many lines there are."""
         return len(self._lines)
 
-    def write(self, line: str) -> None:
-        """Append a line."""
+    def ends_with(self, line: str) -> bool:
+        """Whether a line is the last one."""
+        return bool(self._lines) and self._lines[-1] == line
+
+    def write(self, line: str, *, joins: bool = False) -> None:
+        """Append a line, or if it `joins`, append it to the last one."""
+        if joins:
+            before = self._lines.pop()
+            self._size -= len(before) + 1
+            line = before + line
         self._lines.append(line)
         self._size += len(line) + 1
         if self._size > self.peak:
