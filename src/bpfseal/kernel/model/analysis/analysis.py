@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from errno import EACCES, EINVAL
-from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
@@ -96,12 +95,12 @@ def analyse_program(
         malformed=malformed,
         log=log,
         strict_alignment=program.attributes.flags & _ALIGNMENT == ProgFlag.STRICT_ALIGNMENT,
-        map_fields=partial(
-            map_fields,
+        map_fields=lambda *, is_array: map_fields(
             has_hash=state.profile.has_exclusive_maps,
             has_excl=state.has_excl,
             has_wait_list=state.profile.has_wait_list,
             has_init_private=state.profile.name in _WITH_INIT_PRIVATE,
+            is_array=is_array,
         ),
     )
     processed = 0
