@@ -18,7 +18,7 @@ from bpfseal.bundle.registry import pull
 from ..mutators import BYTES, JSON, TEXT, by_part, join, split
 from .base import Target, signed
 
-_TIMEOUT = 1.0
+_TIMEOUT = 10.0
 
 
 @cache
