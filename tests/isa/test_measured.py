@@ -48,11 +48,15 @@ LONG: Final = frozenset(
 )
 """Programs whose verification looks at hundreds of thousands of insns: one kernel is enough."""
 
+_AS_LONG_AS_KERNELS: Final = 1 << 24
+
 MAPS, MEASURED = read_data()
 
 
 def answer_of(program: Program, profile: str) -> Answer:
-    kernel = ModelKernel(profile=PROFILES[profile], kernel_btf=SyntheticBtf())
+    kernel = ModelKernel(
+        profile=PROFILES[profile], kernel_btf=SyntheticBtf(), patience=_AS_LONG_AS_KERNELS
+    )
     machine = Machine(kernel, kernel.allocate, kernel.read_memory, kernel.sys_bpf)
     return ask(machine, MAPS, program)
 

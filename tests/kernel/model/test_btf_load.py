@@ -74,5 +74,5 @@ def load_object(name: str) -> ModelKernel:
     path = CASES / f"{name}.bpf.o"
     loader = generate(read_object(path.read_bytes(), path.name), "unsigned")
     kernel = ModelKernel(profile=PROFILES["6.18-unverified"], kernel_btf=BtfWithout())
-    load(kernel, SignedLoader(loader))
+    load(kernel, SignedLoader(loader), unsigned=True)
     return kernel
