@@ -240,6 +240,8 @@ def _resolve_insns(state: KernelState, program: ModelProgram) -> dict[int, Trap]
             older = trap_of(state.profile.verifier, insn)
             if older is not None:
                 raise older
+            if not state.profile.checks_all_fields and insn.insn_class == op.LDX:
+                _check_mode(insn)
             decode(insns, index, starts)
         except Trap as trap:
             waits = trap.scope is Scope.PATH or (
@@ -255,6 +257,12 @@ def _resolve_insns(state: KernelState, program: ModelProgram) -> dict[int, Trap]
         elif insn.src not in _OTHER_SOURCES:
             _resolve_map(state, program, index)
     return malformed
+
+
+def _check_mode(insn: Insn) -> None:
+    """Check the mode of a load, which kernels up to 7.0 do first (``resolve_pseudo_ldimm64``)."""
+    if insn.code & 0xE0 not in (op.MEM, op.MEMSX):
+        raise Trap("BPF_LDX uses reserved fields", scope=Scope.EVERYWHERE)
 
 
 def _resolve_symbol(state: KernelState, program: ModelProgram, index: int) -> None:

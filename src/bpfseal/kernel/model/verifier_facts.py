@@ -44,6 +44,8 @@ class VerifierFacts:
         shows_live_registers: the log of all paths begins with the registers that are in use.
         clears_dead: what no insn can read is forgotten when a state is remembered.
         has_const_arguments: a size that must be constant is refused as an argument of kfuncs is.
+        counts_rounds_in_numbers: ``bpf_loop`` wants a number of rounds; else a pointer there is a
+            fault of the verifier.
         advises: the log ends with a suggestion.
     """
 
@@ -67,6 +69,7 @@ class VerifierFacts:
     shows_live_registers: bool = True
     clears_dead: bool = True
     has_const_arguments: bool = False
+    counts_rounds_in_numbers: bool = True
     advises: bool = False
 
 
@@ -79,6 +82,7 @@ LINUX_7_0: Final = replace(
     folds_offsets=False,
     moves_context=False,
     clears_dead=False,
+    counts_rounds_in_numbers=False,
 )
 LINUX_6_19: Final = replace(LINUX_7_0, divides_ranges=False)
 LINUX_6_18: Final = replace(LINUX_6_19, knows_itself=False)
@@ -94,6 +98,7 @@ LINUX_6_12: Final = replace(
     names_leaks_at_exit=False,
     names_helper_access=False,
     shows_live_registers=False,
+    counts_rounds_in_numbers=True,
     no_prog_array_log="kernel subsystem misconfigured verifier",
 )
 
@@ -123,6 +128,8 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
         "shows_live_registers": "commit 14c8552db644 (6.15)",
         "clears_dead": "kernel/bpf/states.c clean_verifier_state; measured: from 7.1.13 on",
         "has_const_arguments": "kernel/bpf/verifier.c process_const_arg of 7.3.4",
+        "counts_rounds_in_numbers": "measured: on 6.12.117 and 7.2.12, EFAULT on 7.0.13; taken to"
+        " be so from 6.17 to 7.0",
         "advises": "kernel/bpf/diagnostics.c of 7.3.4",
     }
 )

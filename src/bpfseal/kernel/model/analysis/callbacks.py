@@ -15,7 +15,7 @@ Example:
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL
+from errno import EACCES, EFAULT, EINVAL
 from typing import Final
 
 from bpfseal.bpf.uapi import Helper
@@ -39,14 +39,17 @@ def enter(env: Env, index: int, number: int) -> State | None:
         number: the helper.
 
     Raises:
-        Refused: E2BIG, the call is too deep.
+        Refused: E2BIG, the call is too deep; EFAULT for a pointer as the number of rounds.
     """
     caller = env.state.frame
     arguments = caller.registers
     if number == Helper.LOOP:
         precision.mark_register(env, 1)
         count = arguments[1]
-        if isinstance(count, Scalar) and caller.callback_depth >= count.umax:
+        if not isinstance(count, Scalar):
+            message = "verifier bug: backtracking misuse"
+            raise env.refuse(EFAULT, "mark_chain_precision", message)
+        if caller.callback_depth >= count.umax:
             caller.callback_depth = 0
             return None
     env.check_call_depth()

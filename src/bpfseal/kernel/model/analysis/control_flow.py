@@ -54,7 +54,7 @@ class Flow:
 def jump_target(insn: Insn, index: int) -> int | None:
     """Return where a jump leads, ``None`` for an insn that is no jump inside a function."""
     code = insn.code
-    if code & 7 not in (op.JMP, op.JMP32) or code in (CALL, EXIT):
+    if code & 7 not in (op.JMP, op.JMP32) or code & 0xF0 in (op.CALL, op.EXIT):
         return None
     return index + 1 + (insn.imm if code == GOTOL else insn.off)
 

@@ -46,6 +46,9 @@ MAX_PENDING: Final = 8192
 """Paths that may wait to be followed, BPF_COMPLEXITY_LIMIT_JMP_SEQ (kernel/bpf/verifier.c). More of
 them are EFAULT on Linux 6.18.44 (measured)."""
 
+_COMPARISONS: Final = frozenset(
+    {op.JEQ, op.JNE, op.JGT, op.JGE, op.JLT, op.JLE, op.JSGT, op.JSGE, op.JSLT, op.JSLE, op.JSET}
+)
 _SILENT: Final = frozenset({EXIT, GOTO, GOTOL, MAY_GOTO})
 
 
@@ -117,7 +120,7 @@ class Explorer:
             state = env.state
             state.history = Node(state.history, index)
             if index in malformed:
-                self._refuse_malformed(malformed[index])
+                self._refuse_malformed(insn, malformed[index])
             following = handlers[insn.code & 7](self, insn, index)
             if log.level and insn.code not in _SILENT and following >= 0:
                 reads, writes = uses(insn)
@@ -128,8 +131,13 @@ class Explorer:
             index = following
         self._end_branch(env.state)
 
-    def _refuse_malformed(self, trap: Trap) -> None:
-        """Refuse an insn, but for a write to r10: its operands are looked at before that."""
+    def _refuse_malformed(self, insn: Insn, trap: Trap) -> None:
+        """Refuse an insn, but for a write to r10: its operands are looked at before that.
+
+        So is what a jump compares (``check_cond_jmp_op``).
+        """
+        if insn.code & 7 in (op.JMP, op.JMP32) and insn.code & 0xF0 in _COMPARISONS:
+            self._env.read_register(insn.dst)
         if trap.errno != EACCES:
             raise self._env.refuse(trap.errno, "do_check", trap.message)
 

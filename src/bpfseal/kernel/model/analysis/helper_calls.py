@@ -151,6 +151,10 @@ class _Call:
             case Argument.STACK_OR_NULL:
                 if value != scalar.ZERO:
                     self._require(register, value, {PointerKind.STACK}, "fp")
+            case Argument.NUMBER:
+                if not isinstance(value, Scalar) and self._env.facts.counts_rounds_in_numbers:
+                    message = f"R{register} type={describe(value)} expected=scalar"
+                    raise self._env.refuse(EACCES, "check_reg_type", message)
             case Argument.CONTEXT:
                 self._require(register, value, {PointerKind.CTX}, "ctx")
             case Argument.RECORD_SIZE:

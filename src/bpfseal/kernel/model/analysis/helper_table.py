@@ -20,6 +20,7 @@ class Argument(Enum):
     """Types of arguments (``enum bpf_arg_type``)."""
 
     ANYTHING = "anything"
+    NUMBER = "number"
     CONTEXT = "context"
     MAP = "map"
     KEY = "key"
@@ -96,7 +97,7 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
     Helper.RINGBUF_DISCARD: Prototype((_A.RECORD, _A.ANYTHING), Result.NOTHING),
     Helper.RINGBUF_QUERY: Prototype((_A.MAP, _A.ANYTHING)),
     Helper.FOR_EACH_MAP_ELEM: Prototype((_A.MAP, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
-    Helper.LOOP: Prototype((_A.ANYTHING, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
+    Helper.LOOP: Prototype((_A.NUMBER, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
     Helper.STRNCMP: Prototype((_A.MEMORY, _A.SIZE, _A.STRING)),
     Helper.SYS_BPF: Prototype((_A.ANYTHING, _A.MEMORY, _A.SIZE)),
     Helper.BTF_FIND_BY_NAME_KIND: Prototype((_A.MEMORY, _A.SIZE, _A.ANYTHING, _A.ANYTHING)),

@@ -45,12 +45,12 @@ def split(env: Env, insn: Insn) -> tuple[State | None, bool]:
     """
     operation, bits = insn.code & _OPERATION, 64 if insn.insn_class == op.JMP else 32
     is_register = bool(insn.code & op.X)
-    # In the kernel's order: first the source, then the destination.
+    # In the kernel's order: first the destination, then the source.
+    target = env.read_register(insn.dst)
     source: Scalar | Pointer = (
         env.read_register(insn.src) if is_register else scalar.const(insn.imm & U64)
     )
     _check_comparison(env, insn.src, source)
-    target = env.read_register(insn.dst)
     decided = _decide(env, insn, operation, target, source, bits)
     if decided is not None:
         precision.mark_register(env, insn.dst)

@@ -168,13 +168,19 @@ def _value(value: Scalar | Pointer, frame: int) -> str:
         facts.append(f"id={value.id}")
     if value.map is not None:
         given = value.map.attributes
-        facts.append(f"map={value.map.name},ks={given.key_size},vs={given.value_size}")
+        named = f"map={value.map.name}," if value.map.name else ""
+        facts.append(f"{named}ks={given.key_size},vs={given.value_size}")
     if value.kind is PointerKind.STACK:
-        facts += _ranges(value.var) if value.var is not None else []
         other = f"[{value.frame}]" if value.frame != frame else ""
-        return f"fp{other}{value.off}" + (f"({','.join(facts)})" if facts else "")
+        if value.var is None:
+            return f"fp{other}{_number(value.off)}"
+        if value.off:
+            facts.append(f"off={_number(value.off)}")
+        return f"fp{other}({','.join([*facts, *_ranges(value.var)])})"
     if value.off:
-        facts.append(f"off={value.off}")
+        facts.append(f"off={_number(value.off)}")
+    if value.kind in (PointerKind.RECORD, PointerKind.MEMORY):
+        facts.append(f"sz={value.size}")
     if value.var is not None:
         facts += _ranges(value.var)
     return f"{value.word}({','.join(facts)})"

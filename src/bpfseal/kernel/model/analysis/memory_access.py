@@ -147,8 +147,15 @@ def _access(
             check_region(env, register, pointer, off, size, pointer.size)
             return unknown
         case PointerKind.BTF:
+            function = "check_ptr_to_btf_access"
+            if off + pointer.off < 0:
+                message = (
+                    f"R{register} is ptr_{pointer.type_name} invalid negative access:"
+                    f" off={off + pointer.off}"
+                )
+                raise env.refuse(EACCES, function, message)
             if access == "write":
-                raise env.refuse(EACCES, "check_ptr_to_btf_access", "only read is supported")
+                raise env.refuse(EACCES, function, "only read is supported")
             message = f"the model does not follow {pointer.word} pointers"
             raise env.refuse(EACCES, "check_ptr_to_btf_access", message)
     word = describe(env.state.registers[register])

@@ -91,10 +91,11 @@ class Visited:
                 hint = self._hints[index] = _differing(old, state, live[-1])
                 now = state.registers[hint] if hint >= 0 else None
             else:
+                # What a loop depended on is known in full only when all its paths have ended, and
+                # not in the states within it: there every number counts.
                 entry = old.loop_entry
-                is_open = entry is not None and entry.branches > 0
-                if pruning.covers(old, state, live, exact=is_open):
-                    self._hit(old, loops_to=entry if is_open else None)
+                if pruning.covers(old, state, live, exact=entry is not None):
+                    self._hit(old, loops_to=entry)
                     return True
             old.misses += is_due
         self.most_at_once = max(self.most_at_once, len(seen))
@@ -142,7 +143,7 @@ class Visited:
         """End a path that is covered by `old`, with what that depended on."""
         old.hits += 1
         precision.propagate(self._env, old)
-        if loops_to is not None:
+        if loops_to is not None and loops_to.branches:
             seen = self._env.state.parent
             while seen is not None and seen is not loops_to:
                 if seen.loop_entry is None or seen.loop_entry.depth > loops_to.depth:
