@@ -76,7 +76,7 @@ def _verify_input(path: str, scheme: str, question: _Question, console: Console)
 
     try:
         with naming(shown(path)):
-            bundle = read_input(path, scheme)
+            bundle = read_input(path, scheme, is_checked_later=True)
             check_name(bundle)
             found = variants(bundle, scheme)
     except BpfsealError as error:
