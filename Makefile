@@ -7,6 +7,7 @@
 #                  (SERIES=6.18,7.3 names some)
 #   make fuzz      COUNT damaged inputs, then MINUTES guided by coverage (docs/fuzzing.md)
 #   make bench     speed beside the reference tool, openssl and plain Python, in the same run
+#   make cost      CPU time and memory of the worst inputs at n, 2n, 4n and 10n; fails if not linear
 #   make objects   fetch real tools' objects from Debian's libbpf-tools (used by tests and demo)
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ MINUTES ?= 30
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format objects conformance vm bench fuzz clean
+.PHONY: demo test lint format objects conformance vm bench cost fuzz clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.demo
@@ -46,6 +47,9 @@ bench: $(VENV)/ready build/objects/.complete
 	$(BIN)/python benchmarks/batch_sign.py build
 	$(BIN)/python benchmarks/verify_rate.py
 	$(BIN)/python benchmarks/interpreter.py
+
+cost: $(VENV)/ready
+	$(BIN)/python benchmarks/cost.py --check
 
 conformance: $(VENV)/ready
 	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || \

@@ -23,7 +23,7 @@ from debian import FetchError
 from fetch_objects import fetch_objects
 from reference import Reference
 
-from bpfseal.bundle.lskel import read_arrays
+from bpfseal.bundle.lskel import parse_header
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.bundle.sign import sign_loader
 from bpfseal.errors import BpfsealError
@@ -78,7 +78,7 @@ def compare(path: Path, reference: Reference, keys: Path, signer: Signer) -> Com
         return Comparison(name, outcome)
     if theirs.returncode:
         return Comparison(name, "only the reference refuses")
-    arrays = read_arrays(theirs.stdout)
+    arrays = parse_header(theirs.stdout.encode(), name).arrays
     ours = {
         "opts_insn": loader.insns,
         "opts_data": loader.metadata,

@@ -16,6 +16,7 @@ FACTS = (
     "has_excl",
     "digests",
     "algorithms",
+    "named_algorithms",
     "empty_signature_errno",
 )
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from bpfseal.skeleton.skeleton import Skeleton
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "read"]
 
 
 def load(
-    bundle: Bundle | str | os.PathLike[str] | bytes,
+    bundle: Bundle | str | os.PathLike[str] | bytes | bytearray | memoryview,
     kernel: MapKernel | None = None,
     *,
     scheme: str = "auto",
@@ -44,3 +44,13 @@ def load(
         rodata=rodata,
         max_entries=max_entries,
     )
+
+
+def read(bundle: str | os.PathLike[str] | bytes | bytearray | memoryview) -> Bundle:
+    """Read a bundle as a value, which can be verified, and then loaded as it was verified.
+
+    What it takes, and what is raised, stands at `bpfseal.skeleton.skeleton.read`.
+    """
+    from bpfseal.skeleton import skeleton
+
+    return skeleton.read(bundle)

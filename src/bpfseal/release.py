@@ -35,6 +35,34 @@ Measured on 6.18.15, 6.19.14, 7.0.13, 7.1.13, 7.2.12 and 7.3.4: 8192 is taken, 8
 ML_DSA = ("mldsa44", "mldsa65", "mldsa87")
 
 
+NAMED_ALGORITHMS = frozenset({"rsa", "ecdsa", "ecrdsa"})
+"""The signature algorithms that every release's PKCS #7 parser knows by name.
+
+``ecrdsa`` is GOST R 34.10-2012 (``pkcs7_sig_note_pkey_algo``). A name is not a key: no key of such
+a kind can be checked here, nor in the kernels that were measured.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCrypto:
+    """What one kernel can compute, and what its parsers know.
+
+    Attributes:
+        digests: the digests that it can compute. One that its parser knows and that it cannot
+            compute makes a signature *skipped*, not refused.
+        algorithms: the signature algorithms that it can verify with.
+        named: the signature algorithms that its parsers know by name.
+    """
+
+    digests: frozenset[str]
+    algorithms: frozenset[str]
+    named: frozenset[str]
+
+    def has_digest(self, name: str) -> bool:
+        """Whether the kernel can compute a digest."""
+        return name in self.digests
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """The facts of one kernel release, or of one series of patches on it.
@@ -48,6 +76,7 @@ class Release:
             the scheme ``inline`` read.
         digests: whether each digest (`bpfseal.signing.oids.DIGESTS`) is there without a module.
         algorithms: whether the kernel verifies with ``rsa``, ``ecdsa``, ``mldsa44``, ...
+        named_algorithms: the signature algorithms that the kernel's parsers know by name.
         empty_signature_errno: the answer to a signature of no bytes.
         sources: where each fact is from, by the name of its attribute.
     """
@@ -59,6 +88,7 @@ class Release:
     has_excl: Answer
     digests: Mapping[str, Answer]
     algorithms: Mapping[str, Answer]
+    named_algorithms: frozenset[str]
     empty_signature_errno: int
     sources: Mapping[str, str]
 
@@ -76,6 +106,24 @@ class Release:
         """
         alone: Payload = ("insns",)
         return (alone,) if self.signed_parts == alone else (self.signed_parts, alone)
+
+    def crypto(self, *, full: bool = True) -> KernelCrypto:
+        """Return what a kernel of this release can compute.
+
+        Args:
+            full: the build that has all that some kernels of the release have; else the one that
+                has only what all of them have.
+        """
+        lacking = {"no"} if full else {"no", "some"}
+
+        def present(answers: Mapping[str, Answer]) -> frozenset[str]:
+            return frozenset(name for name, answer in answers.items() if answer not in lacking)
+
+        return KernelCrypto(
+            digests=present(self.digests),
+            algorithms=present(self.algorithms),
+            named=self.named_algorithms,
+        )
 
     def has_digest(self, name: str) -> Answer:
         """Whether the release has a digest; one that its parser does not know is ``no``."""
@@ -116,6 +164,7 @@ def _release(
     sha512: Answer = "yes",
     sha3: Answer = "no",
     ml_dsa: Answer = "no",
+    names_ml_dsa: bool = True,
     empty_signature_errno: int = errno.EBADMSG,
     sources: Mapping[str, str] = MappingProxyType({}),
 ) -> Release:
@@ -127,6 +176,8 @@ def _release(
         "digests": f"measured on {measured_on}, Debian's configuration",
         "algorithms": f"measured on {measured_on}: RSA PKCS#1 v1.5 and ECDSA load, "
         "RSA-PSS is -ENOPKG",
+        "named_algorithms": f"measured on {measured_on}: a SignerInfo of an unknown signer with "
+        "this name is passed over",
         "empty_signature_errno": f"measured on {measured_on}",
     }
     return Release(
@@ -137,6 +188,7 @@ def _release(
         has_excl=has_excl,
         digests=_digests(sha512, sha3),
         algorithms=_algorithms(ml_dsa),
+        named_algorithms=NAMED_ALGORITHMS | (frozenset(ML_DSA) if names_ml_dsa else frozenset()),
         empty_signature_errno=empty_signature_errno,
         sources=MappingProxyType({**usual, **sources}),
     )
@@ -164,9 +216,19 @@ _ALL = (
         "6.18.15",
         has_excl="some",
         sha3="yes",
+        names_ml_dsa=False,
         sources={"has_excl": f"measured: 6.18.15 no ({_NO_EXCL}), 6.18.44 yes"},
     ),
-    _release("6.19", "Linux 6.19", "6.19.14", sha3="yes"),
+    _release(
+        "6.19",
+        "Linux 6.19",
+        "6.19.14",
+        sha3="yes",
+        names_ml_dsa=False,
+        sources={
+            "named_algorithms": "read: ML-DSA came with 7.0 (crypto/asymmetric_keys/pkcs7_parser.c)"
+        },
+    ),
     _release("7.0", "Linux 7.0", "7.0.13", sha3="yes"),
     _release(
         "7.1",
@@ -233,3 +295,23 @@ def digests_of(releases: Iterable[Release]) -> frozenset[str]:
     return frozenset(
         name for release in releases for name, answer in release.digests.items() if answer != "no"
     )
+
+
+ANY_KERNEL = KernelCrypto(
+    digests=digests_of(_ALL),
+    algorithms=frozenset().union(*(release.crypto().algorithms for release in _ALL)),
+    named=frozenset().union(*(release.crypto().named for release in _ALL)),
+)
+"""A kernel that can do all that any release can."""
+
+PERMISSIVE = KernelCrypto(
+    digests=frozenset(), algorithms=ANY_KERNEL.algorithms, named=ANY_KERNEL.named
+)
+"""A kernel that can read all that any kernel can read.
+
+What a kernel cannot compute it does not check: without digests, no certificate that a message
+brings is refused for a bad signature of its own.
+"""
+
+NEWEST = RELEASES["7.3+bpf-keyring"].crypto()
+"""What the newest kernel can compute."""

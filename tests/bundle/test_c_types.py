@@ -133,3 +133,26 @@ def test_identifiers(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "1a", "a-b", "a\n", "int", "while", "ä", "x;y"])
 def test_what_is_no_identifier(name: str) -> None:
     assert not is_identifier(name)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(16, True), (17, False)])
+def test_variables_of_a_section_share_no_more_than_so_many_members(count: int, fits: bool) -> None:
+    """Any number of variables can have one type, and each prints all of its members."""
+    writer = BtfWriter()
+    byte = writer.add_int("char", 1)
+    members = [(f"m{number}", byte, 8 * number) for number in range(4096)]
+    struct = writer.add_struct("", 4096, members)
+    entries = [
+        (writer.add_var(f"v{number}", struct), 4096 * number, 4096) for number in range(count)
+    ]
+    section = writer.add_datasec(".bss", entries, 4096 * count)
+    if fits:
+        assert len(section_variables(btf_of(writer), section, 4096 * count)) == count
+    else:
+        with pytest.raises(InputError, match="more than 65536 members in a section"):
+            section_variables(btf_of(writer), section, 4096 * count)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(511, True), (512, False)])
+def test_a_name_is_no_longer_than_a_kernel_takes(length: int, fits: bool) -> None:
+    assert is_identifier("x" * length) == fits

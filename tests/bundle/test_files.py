@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bpfseal.bundle.files import read_file, write_files
+from bpfseal.bundle.writing import write_files
 from bpfseal.errors import CapabilityError, InputError
+from bpfseal.input_file import read_file
 
 from .support import listing
 

@@ -1,7 +1,7 @@
 """10,000 damaged bundles, signatures and headers: none is accepted for what it is not.
 
 A damaged input cannot be read, does not verify, or still holds the same signed parts (damage in
-what nobody signs: names, the owner of a tar member, bytes that CMS ignores). Nothing but errors of
+what nobody signs: names, bytes that CMS ignores). Nothing but errors of
 this project comes out.
 """
 
@@ -73,8 +73,8 @@ def test_damage_anywhere_in_the_file_is_noticed() -> None:
     data = store.pack(ORIGINAL)
     assert outcome(data) == "accepted"
     outcomes = [outcome(damaged) for damaged in mutations(data, IN_THE_FILE, seed=1)]
-    # What may be damaged without harm: owner, mode and time of the members of the archive.
-    assert outcomes.count("unreadable") > 0.8 * IN_THE_FILE
+    # What may be damaged without harm: the name of the bundle, in the index.
+    assert outcomes.count("unreadable") > 0.99 * IN_THE_FILE
 
 
 @pytest.mark.parametrize("seed", range(3))

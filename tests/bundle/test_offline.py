@@ -162,7 +162,7 @@ def other() -> KeyPair:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("", "signed attributes"),
+        ("", "signed attribute smimeCapabilities"),
         ("-noattr -nodetach", "more than 8192"),
         ("-noattr -keyopt rsa_padding_mode:pss", "ENOPKG"),
         ("-noattr -md md5", "ENOPKG"),
@@ -228,6 +228,17 @@ def test_a_scheme_without_a_signature_has_nothing_to_prepare() -> None:
 def test_a_key_that_kernels_do_not_verify_with_is_refused(tmp_path: Path) -> None:
     command = "openssl req -x509 -newkey ed25519 -nodes -keyout k -subj /CN=ed -out ed.pem"
     run(command, tmp_path, "p256", b"")
-    ed25519 = Certificate.from_pem_or_der((tmp_path / "ed.pem").read_bytes())
+    with pytest.raises(InputError, match="-ENOPKG: certificate signed in a way"):
+        Certificate.from_pem_or_der((tmp_path / "ed.pem").read_bytes())
+
+
+def test_a_key_too_short_to_sign_loaders_is_refused(tmp_path: Path) -> None:
+    run(
+        "openssl req -x509 -newkey rsa:1024 -nodes -keyout k -subj /CN=x -out x.pem",
+        tmp_path,
+        "p256",
+        b"",
+    )
+    short = Certificate.from_pem_or_der((tmp_path / "x.pem").read_bytes())
     with pytest.raises(UnsupportedError):
-        attach(loader(), bytes(64), ed25519)
+        attach(loader(), bytes(128), short)

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.x509.oid import NameOID
 
 from bpfseal.bundle import transport
+from bpfseal.bundle.deadline import Deadline
 from bpfseal.bundle.layout import encode
 from bpfseal.bundle.reference import Access, Reference, parse_reference
 from bpfseal.bundle.registry import pull, push
@@ -296,5 +297,6 @@ def test_a_token_service_elsewhere_gets_the_password_only_if_it_was_named(
 def test_a_token_service_of_the_same_domain_is_the_registrys_own(
     registry_host: str, service: str, *, expected: bool
 ) -> None:
-    adapter = transport._Adapter(tool(registry_host), Access())
+    with Deadline(5) as deadline:
+        adapter = transport._Adapter(tool(registry_host), Access(), deadline)
     assert adapter._is_token_host(service) is expected

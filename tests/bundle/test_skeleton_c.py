@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.insn import alu64_imm, exit_insn, jmp_imm, mov64_imm
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.sign import sign_loader
 from bpfseal.bundle.skeleton_c import c_skeleton
@@ -65,7 +68,7 @@ def changed(bundle: Bundle, **fields: Any) -> Bundle:
 @pytest.mark.parametrize("optimise", ["-O0", "-O2"])
 def test_two_skeletons_compile_in_one_file(tmp_path: Path, language: str, optimise: str) -> None:
     header = c_skeleton(bundle_of(example("exectrace"), *SIGNED_SCHEMES))
-    header += "\n" + c_skeleton(bundle_of(example("xdpcount"), "unsigned"))
+    header += "\n" + c_skeleton(bundle_of(example("xdpcount"), "unsigned"), unsigned=True)
     code = INCLUDE + (
         "int main(void) {\n"
         "struct exectrace_bpf *one = exectrace_bpf__open();\n"
@@ -117,7 +120,7 @@ def test_options_of_open_that_a_loader_cannot_follow_are_refused(tmp_path: Path)
         'printf("%d %d\\n", !skel, errno == EOPNOTSUPP);\n'
         "return 0; }\n"
     )
-    header = c_skeleton(bundle_of(example("exectrace"), "unsigned"))
+    header = c_skeleton(bundle_of(example("exectrace"), "unsigned"), unsigned=True)
     assert output_of(compiled(tmp_path, header, code)) == ["2 100 1", "1 1"]
 
 
@@ -162,11 +165,43 @@ def test_an_unsigned_skeleton_loads_runs_and_closes_everything(tmp_path: Path) -
         'printf("%d\\n", open_fds() - before);\n'
         "return 0; }\n"
     )
-    header = c_skeleton(bundle_of(filter_object().read(), "unsigned"))
+    header = c_skeleton(bundle_of(filter_object().read(), "unsigned"), unsigned=True)
     lines = output_of(compiled(tmp_path, header, code))
     if lines[1:] == [str(-errno.EPERM)]:
         pytest.skip("this process may not load BPF programs")
     assert lines == ["7", "0 42 42", "42 0", "3", "0"]
+
+
+@pytest.mark.parametrize("period", [100_000, 2_000])
+def test_a_skeleton_loads_whatever_a_timer_does(tmp_path: Path, period: int) -> None:
+    """A verifier with a pending signal gives up with EAGAIN (kernel/bpf/verifier.c do_check)."""
+    writer = ObjectWriter()
+    rounds = [mov64_imm(0, 0), alu64_imm(op.ADD, 0, 1), jmp_imm(op.JLT, 0, 30_000, -2), exit_insn()]
+    writer.add_program("socket", "main", rounds)
+    code = INCLUDE + (
+        "#include <sys/time.h>\n"
+        "static volatile int calls;\n"
+        "static void handler(int number) { calls += number; }\n"
+        "int main(void) {\n"
+        "struct sigaction action; memset(&action, 0, sizeof(action));\n"
+        "action.sa_handler = handler; sigaction(SIGALRM, &action, NULL);\n"
+        f"struct itimerval timer = {{ {{ 0, {period} }}, {{ 0, {period} }} }};\n"
+        "setitimer(ITIMER_REAL, &timer, NULL);\n"
+        "for (int i = 0; i < 10; i++) {\n"
+        "struct sample_bpf *skel = sample_bpf__open();\n"
+        'printf("%d\\n", sample_bpf__load(skel));\n'
+        "sample_bpf__destroy(skel);\n"
+        "}\n"
+        'printf("%d\\n", calls > 0);\n'
+        "sigset_t mask; sigprocmask(SIG_BLOCK, NULL, &mask);\n"
+        'printf("%d\\n", sigismember(&mask, SIGTERM));\n'
+        "return 0; }\n"
+    )
+    header = c_skeleton(bundle_of(writer.read(), "unsigned"), unsigned=True)
+    lines = output_of(compiled(tmp_path, header, code))
+    if lines[0] == str(-errno.EPERM):
+        pytest.skip("this process may not load BPF programs")
+    assert lines == ["0"] * 10 + ["1", "0"]
 
 
 @pytest.mark.parametrize("scheme", SIGNED_SCHEMES)
@@ -296,6 +331,8 @@ def choosing(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # interrupted by a signal
         ([errno.EAGAIN, errno.EAGAIN, 0], 0, "LLL", 0),
         ([errno.EAGAIN] * 5, 0, "LLLLL", errno.EAGAIN),
+        ([errno.EINTR, 0], 0, "LL", 0),
+        ([0], errno.EAGAIN, "L", errno.EAGAIN),
     ],
 )
 def test_the_next_variant_is_tried_when_the_format_or_key_is_refused(
@@ -348,12 +385,40 @@ def test_values_that_a_signed_loader_would_ignore_are_refused(tmp_path: Path, me
 def test_programs_are_attached_as_their_type_says(section: str, call: str) -> None:
     writer = ObjectWriter()
     writer.add_program(section, "main")
-    header = c_skeleton(bundle_of(writer.read(), "unsigned"))
+    header = c_skeleton(bundle_of(writer.read(), "unsigned"), unsigned=True)
     body = header.partition("sample_bpf__main__attach(")[2].partition("\n}\n")[0]
     assert (call or "int fd = 0;") in body
 
 
 # What is refused
+
+
+@pytest.mark.parametrize("option", ["", "-DBPFSEAL_TRUST_SECTIONS"])
+def test_a_raw_tracepoint_that_no_signature_covers_is_attached_only_if_that_was_asked_for(
+    tmp_path: Path, option: str
+) -> None:
+    writer = ObjectWriter()
+    writer.add_program("raw_tp/sched_switch", "main")
+    obj = writer.read()
+    code = f"""{INCLUDE}
+int main(void)
+{{
+	struct {obj.name} *skel = {obj.name}__open();
+	if (!skel)
+		return 1;
+	skel->progs.main.prog_fd = -1;
+	printf("%d\\n", {obj.name}__main__attach(skel) == -EPERM);
+	skel->progs.main.prog_fd = 0;
+	{obj.name}__destroy(skel);
+	return 0;
+}}
+"""
+    header = c_skeleton(bundle_of(obj, "loadtime"))
+    options = [option] if option else []
+    (refused,) = output_of(compiled(tmp_path, header, code, *options))
+    is_asked = bool(option) and os.geteuid() == 0  # an fd that is none: EBADF
+    assert refused == str(int(not is_asked))
+    assert "BPFSEAL_TRUST_SECTIONS" not in c_skeleton(bundle_of(obj, "unsigned"), unsigned=True)
 
 
 def test_the_same_bundle_gives_the_same_text() -> None:
@@ -373,6 +438,36 @@ def test_a_variant_that_should_be_signed_is_refused_without() -> None:
         c_skeleton(Bundle("exectrace_bpf", (SignedLoader(loader),)))
     with pytest.raises(UsageError, match="holds no loader"):
         c_skeleton(Bundle("exectrace_bpf", ()))
+
+
+def test_an_unsigned_skeleton_is_made_only_when_that_is_asked_for() -> None:
+    unsigned = bundle_of(example("exectrace"), "unsigned")
+    with pytest.raises(UsageError, match="which nobody checks"):
+        c_skeleton(unsigned)
+    header = c_skeleton(unsigned, unsigned=True)
+    assert "UNSIGNED: nobody checks" in header
+    assert "BPFSEAL_HOST_VALUES | BPFSEAL_UNSIGNED," in header
+    signed = bundle_of(example("exectrace"), "loadtime")
+    assert "BPFSEAL_UNSIGNED," not in c_skeleton(signed)
+    with pytest.raises(UsageError, match="is made of the unsigned variant"):
+        c_skeleton(signed, unsigned=True)
+    odd = replace(unsigned.variants[0], signatures=signed.variants[0].signatures)
+    with pytest.raises(UsageError, match="is made of the unsigned variant"):
+        c_skeleton(replace(unsigned, variants=(odd,)), unsigned=True)
+
+
+def test_the_runtime_loads_nothing_unsigned_that_does_not_say_so(tmp_path: Path) -> None:
+    """A table that somebody edits, or a signature that was left out, ends in -EPERM."""
+    code = INCLUDE + (
+        "int main(void) {\n"
+        "struct sample_bpf *skel = sample_bpf__open();\n"
+        'printf("%d\\n", sample_bpf__load(skel));\n'
+        "sample_bpf__destroy(skel); return 0; }\n"
+    )
+    header = c_skeleton(bundle_of(filter_object().read(), "unsigned"), unsigned=True)
+    edited = header.replace(" | BPFSEAL_UNSIGNED,", ",")
+    assert edited != header
+    assert output_of(compiled(tmp_path, edited, code)) == [str(-errno.EPERM)]
 
 
 def test_an_unsigned_variant_is_left_out_beside_signed_ones() -> None:
@@ -410,7 +505,7 @@ def test_names_never_become_code(name: str) -> None:
         changed(bundle, maps=maps),
         changed(bundle, programs=programs),
     ):
-        with pytest.raises(InputError, match="is no name for source code"):
+        with pytest.raises(InputError, match=r"is no name for source code|is of"):
             c_skeleton(unfit)
 
 
@@ -420,17 +515,17 @@ def test_tracepoints_never_become_code() -> None:
     bundle = bundle_of(writer.read(), "unsigned")
     programs = (replace(bundle.variants[0].loader.programs[0], section=f"raw_tp/{EVIL}"),)
     with pytest.raises(InputError, match="is no tracepoint"):
-        c_skeleton(changed(bundle, programs=programs))
+        c_skeleton(changed(bundle, programs=programs), unsigned=True)
 
 
 def test_a_list_of_maps_that_the_loader_does_not_make_is_refused() -> None:
     bundle = bundle_of(example("exectrace"), "unsigned")
     maps = bundle.variants[0].loader.maps
-    with pytest.raises(InputError, match="the loader makes 4 maps, the list has 3"):
-        c_skeleton(changed(bundle, maps=maps[1:]))
+    with pytest.raises(VerificationError, match="says number of maps 3, the loader 4"):
+        c_skeleton(changed(bundle, maps=maps[1:]), unsigned=True)
     wrong = tuple(replace(entry, value_size=entry.value_size + 1) for entry in maps)
-    with pytest.raises(InputError, match="no initial value of its size"):
-        c_skeleton(changed(bundle, maps=wrong))
+    with pytest.raises(VerificationError, match="value_size"):
+        c_skeleton(changed(bundle, maps=wrong), unsigned=True)
 
 
 @pytest.mark.parametrize("part", ["metadata", "insns"])
@@ -440,7 +535,7 @@ def test_damaged_loaders_are_refused_or_give_a_header(part: str) -> None:
     headers = 0
     for damaged in mutations(intact, 1000, seed=11):
         try:
-            c_skeleton(changed(bundle, **{part: damaged}))
+            c_skeleton(changed(bundle, **{part: damaged}), unsigned=True)
         except BpfsealError:
             continue
         headers += 1

@@ -33,9 +33,9 @@ def bundle_of(*schemes: str) -> Bundle:
     return Bundle(obj.name, tuple(sign_loader(loader, SIGNER) for loader in loaders))
 
 
-def module_of(bundle: Bundle) -> ModuleType:
+def module_of(bundle: Bundle, *, unsigned: bool = False) -> ModuleType:
     module = ModuleType("skeleton")
-    exec(python_skeleton(bundle), module.__dict__)  # noqa: S102 - what is tested is the source
+    exec(python_skeleton(bundle, unsigned=unsigned), module.__dict__)  # noqa: S102 - what is tested is the source
     return module
 
 
@@ -59,7 +59,8 @@ def test_the_module_loads_what_the_kernel_takes() -> None:
 
 
 def test_an_unsigned_module_loads_what_it_holds() -> None:
-    module = module_of(bundle_of("unsigned"))
+    module = module_of(bundle_of("unsigned"), unsigned=True)
+    assert "UNSIGNED" in (module.__doc__ or "")
     with module.load(ModelKernel()) as skel:
         assert skel.scheme == "unsigned"
 
@@ -79,5 +80,9 @@ def test_the_module_is_clean(tmp_path: Path) -> None:
 
 def test_unsigned_variants_are_refused() -> None:
     obj = read_object(EXAMPLE.read_bytes(), EXAMPLE.name)
+    with pytest.raises(UsageError, match="which nobody checks"):
+        python_skeleton(bundle_of("unsigned"))
+    with pytest.raises(UsageError, match="is made of the unsigned variant"):
+        python_skeleton(bundle_of("kfunc"), unsigned=True)
     with pytest.raises(UsageError, match="is not signed"):
         python_skeleton(Bundle(obj.name, (SignedLoader(generate(obj, "kfunc")),)))

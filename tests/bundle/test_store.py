@@ -59,12 +59,16 @@ def test_each_blob_lies_under_its_digest() -> None:
     assert len(blobs) == 7
 
 
-def test_an_archive_that_tar_makes_of_the_directory_form_is_a_bundle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_an_archive_that_another_tar_makes_of_the_directory_form_is_refused(
+    tmp_path: Path, form: int
+) -> None:
     store.write_bundle(BUNDLE, f"{tmp_path}/unpacked/")
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
         archive.add(tmp_path / "unpacked", arcname=".")
-    assert store.unpack(out.getvalue(), "x") == BUNDLE
+    with pytest.raises(InputError):
+        store.unpack(out.getvalue(), "x")
 
 
 def test_a_path_that_ends_in_a_slash_is_written_as_a_directory(tmp_path: Path) -> None:

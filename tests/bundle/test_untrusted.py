@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import random
 import tarfile
@@ -13,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from bpfseal.bundle import media, store
+from bpfseal.bundle import layout, media, store
+from bpfseal.bundle.archive import read_tar, write_tar
 from bpfseal.bundle.layout import decode, encode
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.errors import BpfsealError, InputError, UnsupportedError
@@ -69,6 +69,23 @@ def test_a_digest_is_sha256_in_lower_case_hexadecimal(digest: str) -> None:
         manifest["layers"][0]["digest"] = digest
 
     refused(repacked(manifest=change), "digest is not")
+
+
+def test_a_blob_that_many_descriptors_name_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["layers"] += [manifest["layers"][1]] * 20
+
+    files = repacked(manifest=change)
+    hashed: list[bytes] = []
+    digest_of = layout.digest_of
+
+    def counting(data: bytes) -> str:
+        hashed.append(data)
+        return digest_of(data)
+
+    monkeypatch.setattr(layout, "digest_of", counting)
+    refused(files, "layers of type")
+    assert len(hashed) == len(set(hashed)) > 1
 
 
 # Documents
@@ -218,20 +235,34 @@ def test_no_json_document_is_too_strange(path: str, document: bytes) -> None:
 # The archive
 
 
-def tar_of(*members: tuple[str, bytes | str, bytes]) -> bytes:
-    """Return an archive of (name, content or link target, type)."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, content, kind in members:
-            info = tarfile.TarInfo(name)
-            info.type = kind
-            if isinstance(content, bytes):
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
-            else:
-                info.linkname = content
-                archive.addfile(info)
-    return out.getvalue()
+INDEX = "index.json"
+
+
+def member(name: str, content: bytes = b"{}", **fields: Any) -> bytes:
+    """Return a member as `write_tar` writes it, with fields of its header changed.
+
+    Args:
+        name: the name that is written.
+        content: what it holds.
+        **fields: `tarfile.TarInfo`'s attributes.
+    """
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    header[329:345] = bytes(16)  # the numbers of devices, which only the standard library has
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    return bytes(header) + content + bytes(-len(content) % 512)
+
+
+END = bytes(1024)
+
+
+def test_a_member_in_the_writers_form_is_taken() -> None:
+    assert read_tar(member(INDEX) + END, "x") == {INDEX: b"{}"}
+    assert member(INDEX) + END == write_tar({INDEX: b"{}"})
 
 
 @pytest.mark.parametrize(
@@ -239,46 +270,116 @@ def tar_of(*members: tuple[str, bytes | str, bytes]) -> bytes:
     [
         "../index.json",
         "/index.json",
+        "./index.json",
+        "index.json/",
+        "//",
+        "/",
+        "blobs/",
+        "blobs/sha256/",
         "blobs/sha256/../../index.json",
         f"blobs/sha256/../sha256/{64 * 'a'}",
         f"blobs/sha512/{64 * 'a'}",
         f"blobs/sha256/{64 * 'A'}",
         f"blobs/sha256/{63 * 'a'}",
+        f"blobs//sha256/{64 * 'a'}",
         ".",
         "README",
         "index.json\n",
+        "\x7fELF",
+        "/* a comment",
     ],
 )
-def test_only_the_layouts_own_names_are_members(name: str) -> None:
-    with pytest.raises(InputError, match="does not belong"):
-        store.unpack(tar_of((name, b"x", tarfile.REGTYPE)), "x")
+@pytest.mark.parametrize("before", [b"", member(f"blobs/sha256/{64 * '0'}")], ids=["first", "next"])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
+def test_only_the_layouts_own_names_are_members(name: str, before: bytes, kind: bytes) -> None:
+    content = b"x" if kind == tarfile.REGTYPE else b""
+    with pytest.raises(InputError):
+        store.unpack(before + member(name, content, type=kind) + END, "x")
 
 
 @pytest.mark.parametrize(
-    "kind",
+    "fields",
     [
-        tarfile.LNKTYPE,
-        tarfile.SYMTYPE,
-        tarfile.CHRTYPE,
-        tarfile.BLKTYPE,
-        tarfile.FIFOTYPE,
-        tarfile.CONTTYPE,
-        tarfile.GNUTYPE_SPARSE,
-        tarfile.XHDTYPE,
-        b"Z",
+        {"type": tarfile.LNKTYPE, "linkname": "/etc/passwd"},
+        {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
+        {"type": tarfile.CHRTYPE},
+        {"type": tarfile.BLKTYPE},
+        {"type": tarfile.FIFOTYPE},
+        {"type": tarfile.CONTTYPE},
+        {"type": tarfile.GNUTYPE_SPARSE},
+        {"type": tarfile.GNUTYPE_LONGNAME},
+        {"type": tarfile.XHDTYPE},
+        {"type": tarfile.XGLTYPE},
+        {"type": tarfile.AREGTYPE},
+        {"type": b"Z"},
+        {"mode": 0o755},
+        {"uid": 1},
+        {"gid": 1},
+        {"uname": "root"},
+        {"gname": "root"},
+        {"mtime": 1},
+        {"linkname": "x"},
+    ],
+    ids=str,
+)
+def test_headers_have_one_form(fields: dict[str, Any]) -> None:
+    data = member(INDEX, **fields) + END
+    assert data != member(INDEX) + END
+    with pytest.raises(InputError, match="not of the one form"):
+        store.unpack(data, "x")
+
+
+def changed(data: bytes, at: int, new: bytes) -> bytes:
+    """Return an archive with bytes of its first header changed and the checksum made right."""
+    header = bytearray(data[:512])
+    header[at : at + len(new)] = new
+    if not 148 <= at < 156:
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + data[512:]
+
+
+@pytest.mark.parametrize(
+    ("at", "new"),
+    [
+        (11, b"x"),  # behind the NUL of the name
+        (124, b"          2 "),
+        (124, b"0000000002 \0"),
+        (124, b"0000000000000002"[:12]),
+        (124, b"\x80" + bytes(10) + b"\2"),  # GNU: a number in base 256
+        (124, b"\xff" * 12),
+        (124, b"+0000000002\0"),
+        (148, b"0000000\0"),
+        (148, b" 12345\0 "),
+        (257, b"ustar  \0"),  # GNU
+        (263, b"  "),
+        (345, b"blobs"),
+        (500, b"x"),
     ],
 )
-def test_only_regular_files_are_members(kind: bytes) -> None:
-    with pytest.raises(InputError, match="does not belong"):
-        store.unpack(tar_of(("index.json", "/etc/passwd", kind)), "x")
+def test_numbers_and_marks_have_one_form(at: int, new: bytes) -> None:
+    with pytest.raises(InputError):
+        store.unpack(changed(member(INDEX), at, new) + END, "x")
 
 
-def test_a_name_occurs_once() -> None:
-    member = ("index.json", b"{}", tarfile.REGTYPE)
-    with pytest.raises(InputError, match=r"'index.json' occurs twice"):
-        store.unpack(tar_of(member, member), "x")
-    with pytest.raises(InputError, match=r"'index.json' occurs twice"):
-        store.unpack(tar_of(member, ("./index.json", b"{}", tarfile.REGTYPE)), "x")
+def test_members_are_in_the_order_of_their_names_and_occur_once() -> None:
+    one, two = member(f"blobs/sha256/{64 * '0'}"), member(INDEX)
+    assert list(read_tar(one + two + END, "x")) == [f"blobs/sha256/{64 * '0'}", INDEX]
+    for data in (two + one, two + two, one + two + one):
+        with pytest.raises(InputError, match="is not behind"):
+            store.unpack(data + END, "x")
+
+
+@pytest.mark.parametrize("end", [b"", bytes(512), bytes(1023), bytes(1025), bytes(1536)])
+def test_the_end_is_two_blocks_of_zeros(end: bytes) -> None:
+    with pytest.raises(InputError, match=r"cut off|end of the archive"):
+        store.unpack(member(INDEX) + end, "x")
+
+
+def test_another_archive_behind_the_end_is_refused() -> None:
+    data = store.pack(BUNDLE)
+    with pytest.raises(InputError, match="end of the archive"):
+        store.unpack(data + data, "x")
 
 
 def test_there_are_at_most_so_many_files() -> None:
@@ -305,9 +406,18 @@ def test_nothing_hides_behind_a_member_or_the_end() -> None:
         store.unpack(data[:1023] + b"!" + data[1024:], "x")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x7fELF", bytes(1024), b"PK\x03\x04" * 400])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x7fELF" + bytes(2000),
+        bytes(1024),
+        b"PK\x03\x04" * 400,
+        b"/* a header */\n#include <bpf/skel_internal.h>\n",
+    ],
+)
 def test_what_is_no_archive_is_refused(data: bytes) -> None:
-    with pytest.raises(InputError, match="not a bundle"):
+    with pytest.raises(InputError, match=r"empty|bundle"):
         store.unpack(data, "x")
 
 
@@ -325,7 +435,7 @@ def test_a_flipped_bit_never_goes_unnoticed_and_raises_nothing_but_bpfseal_error
         damaged = bytearray(data)
         damaged[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
         with contextlib.suppress(BpfsealError):
-            # Owner, mode and the JSON text that no digest covers may differ; the loaders may not.
+            # The JSON text that no digest covers may differ; the loaders may not.
             assert store.unpack(bytes(damaged), "x").variants == BUNDLE.variants
 
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from bpfseal.bpf.insn import exit_insn, mov64_imm
+from bpfseal.bpf.uapi import MapType
 from bpfseal.bundle.model import Signature, SignedLoader
-from bpfseal.loader.checks import CHECKS, LOADER_BTF
-from bpfseal.loader.emitter import R0, R1, Emitter
-from bpfseal.loader.frame import Frame
+from bpfseal.loader import generate
 from bpfseal.loader.model import Loader
+from bpfseal.object.model import BpfObject, MapSource, MapSpec
 from bpfseal.release import Payload
-from bpfseal.scheme import SCHEMES
 from bpfseal.signing import cms, keygen
 from bpfseal.signing.certificate import Certificate
 from bpfseal.signing.payload import joined
 from bpfseal.signing.signer import KeySigner, load_signer
+from support import cms_writer
 
 
 def signer(name: str = "loader signing", key_type: str = "rsa2048") -> KeySigner:
@@ -40,19 +38,11 @@ def certificate(name: str = "loader signing") -> Certificate:
 
 
 def tiny(scheme_name: str) -> Loader:
-    """Return a loader that checks its metadata as its scheme does, and then does nothing."""
-    scheme = SCHEMES[scheme_name]
-    emitter = Emitter(Frame(has_hash=scheme.has_loader_btf), "little")
-    emitter.add_data(bytes(8) + b"the data")
-    emitter.prologue(0, 0, None)
-    check = CHECKS[scheme_name](emitter) if scheme_name in CHECKS else None
-    emitter.blob_address(R1, 0)
-    emitter.emit(mov64_imm(R0, 0), exit_insn())
-    btf = LOADER_BTF if scheme.has_loader_btf else b""
-    loader = Loader(scheme_name, "tiny", b"", bytes(emitter.data), btf, (), ())
-    if check:
-        check.fill(emitter, loader.metadata_digest)
-    return replace(loader, insns=emitter.encode())
+    """Return a loader that makes one map."""
+    table = MapSpec(
+        "table", MapSource.DEFINED, MapType.HASH, key_size=4, value_size=8, max_entries=9
+    )
+    return generate(BpfObject("tiny", "little", "GPL", (), (table,)), scheme_name)
 
 
 def signature_over(
@@ -78,3 +68,20 @@ def openssl(*arguments: str | Path) -> bytes:
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command line is missing")
     return subprocess.run(["openssl", *arguments], capture_output=True, check=True).stdout
+
+
+def renamed(other: Certificate, key_id: bytes) -> Certificate:
+    """Return a certificate of another key that bears this key id."""
+    made = cms_writer.key("renamed")
+    subject = other.subject.removeprefix("CN=")
+    return cms_writer.certificate_for(
+        made.private.public_key(), made.private, subject, key_id=key_id
+    )
+
+
+def signature_with(digest: str, data: bytes, name: str = "loader signing") -> Signature:
+    """Return a signature with a digest that our own tools do not sign with."""
+    own = signer(name)
+    made = cms_writer.Key(own._key, own.certificate)
+    info = cms_writer.signer_info(made, data, digest=digest)
+    return Signature(cms_writer.message(info, digests=(digest,)), own.certificate.der)

@@ -84,10 +84,11 @@ def test_help_does_not_load_cryptography() -> None:
 def test_the_command_line_wins_over_variables_and_these_over_the_file(
     cli: Cli, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("bpfseal.toml").write_text(
+    Path("mine.toml").write_text(
         f"[sign]\nprivate-key = {str(keys.private_key)!r}\n"
         f"certificate = {str(keys.certificate)!r}\nhash = 'sha384'\n"
     )
+    monkeypatch.setenv("BPFSEAL_CONFIG", "mine.toml")
 
     def digest(*options: str) -> str:
         cli("sign", OBJECT, "--scheme", "kfunc", "-o", "a", *options)
@@ -112,8 +113,8 @@ def test_an_option_that_repeats_is_a_list_elsewhere(
     # The command line replaces the list, it does not add to it.
     assert cli("verify", "a", "--certificate", other_keys.certificate).status == 1
     monkeypatch.delenv("BPFSEAL_CERTIFICATE")
-    Path("bpfseal.toml").write_text(f"[verify]\ncertificate = {list(both)!r}\n")
-    assert cli("verify", "a").status == 0
+    Path("mine.toml").write_text(f"[verify]\ncertificate = {list(both)!r}\n")
+    assert cli("verify", "a", "--config", "mine.toml").status == 0
 
 
 @pytest.mark.parametrize(
@@ -126,14 +127,18 @@ def test_an_option_that_repeats_is_a_list_elsewhere(
         ("[build]\nscheme = 'magic'\n", "[build] scheme: 'magic' is none of"),
         ("[build]\noutput = 3.5\n", "[build] output: expected a text"),
         ("[sign]\njobs = -3\n", ""),
+        ("[build]\noutput = ''\n", "[build] output: '': empty"),
+        ('[build]\noutput = "a\\u0000b"\n', "with a NUL character"),
+        (f"[build]\npage-size = 0x{'f' * 5000}\n", "[build] page-size: a number: Exceeds"),
+        ("config = 'other.toml'\n", "'config' is no verb and no option"),
     ],
 )
 def test_a_wrong_setting_in_the_file_is_a_usage_error(cli: Cli, text: str, message: str) -> None:
-    Path("bpfseal.toml").write_text(text)
-    done = cli("sign" if "jobs" in text else "build", OBJECT)
+    Path("mine.toml").write_text(text)
+    done = cli("sign" if "jobs" in text else "build", OBJECT, "--config", "mine.toml")
     assert done.status == 2
     assert message in done.err
-    assert listing(Path()) == ["bpfseal.toml"]
+    assert listing(Path()) == ["mine.toml"]
 
 
 def test_a_wrong_variable_is_a_usage_error_that_names_it(

@@ -13,14 +13,12 @@ from support.lskel_writer import header_of
 
 from .support import OBJECT, Cli, Keys
 
-INCLUDE = "#include <bpf/skel_internal.h>\n"
-
 
 def write_header(place: Path, keys: Keys) -> Path:
     signer = load_signer(keys.private_key.read_bytes(), keys.certificate.read_bytes())
     loader = generate(read_object(OBJECT.read_bytes(), OBJECT.name), "loadtime")
     path = place / "exectrace.lskel.h"
-    path.write_text(INCLUDE + header_of(sign_loader(SignedLoader(loader), signer)))
+    path.write_text(header_of(sign_loader(SignedLoader(loader), signer)))
     return path
 
 

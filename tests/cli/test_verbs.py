@@ -453,13 +453,27 @@ def test_an_unsigned_loader_is_refused_before_the_load(cli: Cli, unsigned: str) 
         assert "REFUSED, before the load: nothing in the bundle is signed" in done.out
 
 
-def test_an_unsigned_loader_is_refused_by_the_kfunc(cli: Cli, unsigned: str) -> None:
-    for name in (unsigned, OBJECT):
-        done = cli("load", *MODEL, name, "--scheme", "kfunc", "--json")
+@pytest.mark.parametrize("scheme", SIGNED_SCHEMES)
+def test_an_unsigned_loader_is_never_loaded_under_a_signed_name(cli: Cli, scheme: str) -> None:
+    cli("build", OBJECT, "-o", "unsigned")
+    for name in ("unsigned", OBJECT):
+        done = cli("load", *MODEL, name, "--scheme", scheme, "--json")
+        assert done.status == 1
         (result,) = done.document["results"]
-        assert (result["refusal"]["step"], result["refusal"]["errno"]) == ("prog_run", "EPERM")
-        assert "bpf_loader_verify_metadata" in result["refusal"]["rule"]
+        assert result["refusal"]["step"] == "before the load"
+        assert result["refusal"]["message"] == f"the variant {scheme} is not signed"
         assert "bpfseal sign" in result["refusal"]["hint"]
+
+
+def test_only_the_scheme_unsigned_loads_without_a_signature(cli: Cli) -> None:
+    for name in ("auto", "unsigned"):
+        done = cli("load", *MODEL, OBJECT, "--scheme", name)
+        assert done.status == (0 if name == "unsigned" else 1)
+    cli("build", OBJECT, "--scheme", "unsigned", "-o", "a")
+    assert cli("load", *MODEL, "a").status == 1
+    assert cli("load", *MODEL, "a", "--scheme", "unsigned").status == 0
+    assert cli("skeleton", "c", "a").status == 2
+    assert cli("skeleton", "c", "a", "--scheme", "unsigned").status == 0
 
 
 def test_changed_metadata_is_not_run_unless_the_kernel_is_to_be_asked(
@@ -487,6 +501,8 @@ def test_a_trace_has_every_call_in_order(cli: Cli, keys: Keys, signed: str) -> N
         "btf_load",
         "prog_load",
         "prog_run",
+        *["map_info"] * 4,
+        *["prog_info"] * 2,
         "close",
         "close",
         "close",

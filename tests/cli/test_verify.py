@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -31,7 +32,7 @@ def trap(signed: str, keys: Keys) -> str:
     loader = read_bundle(Path(signed)).variant("loadtime").loader
     signer = load_signer(keys.private_key.read_bytes(), keys.certificate.read_bytes())
     signature = Signature(cms.build(loader.insns, signer), signer.certificate.der)
-    write_bundle(Bundle("trap", (SignedLoader(loader, (signature,)),)), "trap.bpfseal")
+    write_bundle(Bundle(loader.name, (SignedLoader(loader, (signature,)),)), "trap.bpfseal")
     return "trap.bpfseal"
 
 
@@ -145,7 +146,7 @@ def test_a_kernel_that_is_named_decides_which_digests_there_are(cli: Cli, signed
     make_keys(Path("rsa"), "--type", "rsa2048")  # openssl 3.0 has no ECDSA with SHA-3 for CMS
     subprocess.run([*openssl.split(), *options.split()], check=True)
     sha3 = replace(variant, signatures=(Signature(Path("cms").read_bytes(), b""),))
-    write_bundle(Bundle("sha3", (sha3,)), "sha3.bpfseal")
+    write_bundle(Bundle(variant.loader.name, (sha3,)), "sha3.bpfseal")
     verify = ("verify", "sha3.bpfseal", "--certificate", "rsa/cert.pem")
     assert "-ENOPKG" in cli(*verify).out
     assert "only 6.18, 6.19, 7.0 have sha3-256" in cli(*verify).out
@@ -210,3 +211,26 @@ def test_a_damaged_certificate_is_not_trusted(cli: Cli, keys: Keys, signed: str)
     done = cli("verify", signed, "--certificate", "damaged.der")
     assert done.status == 3
     assert "its own signature does not match" in done.err
+
+
+def test_a_pipe_in_a_directory_of_certificates_is_refused_without_waiting(
+    cli: Cli, keys: Keys, signed: str, tmp_path: Path
+) -> None:
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    (trust / "good.pem").write_bytes(Path(keys.certificate).read_bytes())
+    os.mkfifo(trust / "bad.pem")
+    done = cli("verify", signed, "--trust", str(trust))
+    assert (done.status, done.err.strip()) == (
+        3,
+        f"bpfseal: verify: {trust}/bad.pem: not a regular file",
+    )
+
+
+def test_links_in_a_directory_of_certificates_are_followed(
+    cli: Cli, keys: Keys, signed: str, tmp_path: Path
+) -> None:
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    (trust / "link.pem").symlink_to(keys.certificate)
+    assert cli("verify", signed, "--trust", str(trust)).status == 0

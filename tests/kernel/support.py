@@ -24,10 +24,11 @@ from bpfseal.bpf.insn import (
 )
 from bpfseal.bpf.uapi import Helper, KeyringId, MapType, ProgFlag, ProgType
 from bpfseal.bundle.model import Signature, SignedLoader
+from bpfseal.kernel.load import LoadedSkeleton, load
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.lsm import Hook
 from bpfseal.kernel.model.profile import KFUNC_SERIES, Profile
-from bpfseal.kernel.protocol import MapCreate, ProgLoad
+from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
 from bpfseal.loader.checks import LOADER_BTF, VERIFY_KFUNC_ID
 from bpfseal.loader.model import LOADER_LICENSE, Loader, MapEntry
 from bpfseal.signing import cms
@@ -140,6 +141,15 @@ def make_loader(insns: bytes = INSNS, metadata: bytes = METADATA) -> Loader:
 def sign_loader(loader: Loader) -> SignedLoader:
     signature = Signature(sign(loader.insns + loader.btf), key_pair().certificate_der)
     return SignedLoader(loader, (signature,))
+
+
+def load_by_hand(kernel: Kernel, signed: SignedLoader, *, signature: int = 0) -> LoadedSkeleton:
+    """Load what no generator made: nothing is compared before the first call.
+
+    Without a signature it is loaded unsigned.
+    """
+    unsigned = not signed.signatures
+    return load(kernel, signed, signature=signature, check_metadata=False, unsigned=unsigned)
 
 
 def trusting_kernel(*hooks: Hook, profile: Profile = KFUNC_SERIES) -> ModelKernel:

@@ -11,12 +11,20 @@ import pytest
 
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.sign import sign_loader
-from bpfseal.errors import KernelError, UsageError, VerificationError
+from bpfseal.errors import KernelError, VerificationError
 from bpfseal.kernel.choose import load_bundle
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.profile import PROFILES
-from bpfseal.kernel.protocol import NO_POINTERS, MapCreate, ProgLoad, RunResult
+from bpfseal.kernel.protocol import (
+    NO_POINTERS,
+    MapCreate,
+    MapInfo,
+    ProgInfo,
+    ProgLoad,
+    RunResult,
+)
 from bpfseal.loader import generate
+from bpfseal.loader.model import MapEntry
 from bpfseal.object import read_object
 from bpfseal.scheme import SIGNED_SCHEMES
 from bpfseal.signing.signer import load_signer
@@ -40,6 +48,9 @@ def bundle_of(*schemes: str) -> Bundle:
     )
 
 
+LOADER = bundle_of("loadtime").variants[0].loader
+
+
 class Answering:
     """A kernel that answers the loads of loaders as it is told, and says what it saw."""
 
@@ -52,12 +63,13 @@ class Answering:
         self._asked = False
         self.tried = ""
         self.open: list[int] = []
+        self.maps: dict[int, MapEntry] = {}
 
     def accepted_scheme(self) -> str | None:
         return self._takes
 
     def _opened(self) -> int:
-        self.open.append(len(self.open) + 10)
+        self.open.append(max(self.open, default=9) + 1)
         return self.open[-1]
 
     def map_create(self, request: MapCreate) -> int:
@@ -93,7 +105,24 @@ class Answering:
     ) -> RunResult:
         assert fd in self.open
         assert not pointers
-        return RunResult(-self._of_run, ctx)
+        if self._of_run:
+            return RunResult(-self._of_run, ctx)
+        after = bytearray(ctx)
+        for number, entry in enumerate(LOADER.maps):
+            self.maps[fd := self._opened()] = entry
+            after[(at := LOADER.map_fd_offset(number)) : at + 4] = fd.to_bytes(4, "little")
+        for number in range(len(LOADER.programs)):
+            at = LOADER.prog_fd_offset(number)
+            after[at : at + 4] = self._opened().to_bytes(4, "little")
+        return RunResult(0, bytes(after))
+
+    def map_info(self, fd: int) -> MapInfo:
+        made = self.maps[fd]
+        return MapInfo(made.type, made.key_size, made.value_size, made.max_entries)
+
+    def prog_info(self, fd: int) -> ProgInfo:
+        assert fd in self.open
+        return ProgInfo(LOADER.programs[0].type)
 
     def close(self, fd: int) -> None:
         self.open.remove(fd)
@@ -131,7 +160,8 @@ def test_where_features_tell_nothing_the_next_variant_is_tried_after_a_refusal(
         loaded = load_bundle(kernel, bundle)
         assert list(loaded.prog_fds) == ["on_exec", "on_exit"]
     assert kernel.tried == tried
-    assert kernel.open == []
+    loaded_fds = 0 if outcome else len(LOADER.maps) + len(LOADER.programs)
+    assert len(kernel.open) == loaded_fds
 
 
 @pytest.mark.parametrize(
@@ -184,5 +214,23 @@ def test_an_unsigned_variant_is_never_a_way_out() -> None:
 def test_a_variant_that_should_be_signed_is_refused_without() -> None:
     bundle = bundle_of("kfunc", "loadtime")
     bare = replace(bundle.variants[1], signatures=())
-    with pytest.raises(UsageError, match="loadtime is not signed"):
-        load_bundle(Answering(), replace(bundle, variants=(bundle.variants[0], bare)))
+    mixed = replace(bundle, variants=(bundle.variants[0], bare))
+    for scheme in ("auto", "loadtime"):
+        with pytest.raises(VerificationError, match="loadtime is not signed"):
+            load_bundle(Answering(), mixed, scheme=scheme)
+
+
+@pytest.mark.parametrize("scheme", ["auto", *SIGNED_SCHEMES])
+def test_no_name_of_a_signed_scheme_loads_without_a_signature(scheme: str) -> None:
+    """Kernels load what has no signature like any program: `Answering` would, too."""
+    bundle = bundle_of(*SIGNED_SCHEMES, "unsigned")
+    bare = tuple(replace(variant, signatures=()) for variant in bundle.variants)
+    with pytest.raises(VerificationError, match="signed"):
+        load_bundle(Answering(0), replace(bundle, variants=bare), scheme=scheme)
+
+
+def test_an_unsigned_variant_with_signatures_beside_it_is_refused() -> None:
+    bundle = bundle_of("unsigned", "kfunc")
+    odd = replace(bundle.variants[0], signatures=bundle.variants[1].signatures)
+    with pytest.raises(VerificationError, match="carries signatures"):
+        load_bundle(trusting_kernel(), replace(bundle, variants=(odd,)), scheme="unsigned")

@@ -57,7 +57,7 @@ def test_a_signer_that_nobody_trusts_is_said_before_the_scheme_is_blamed() -> No
 
 def test_a_loader_that_should_be_signed_and_is_not_says_so() -> None:
     with pytest.raises(KernelError, match="not signed: bpfseal sign, or --scheme unsigned"):
-        load(ModelKernel(), artifact("kfunc", signed=False))
+        load(ModelKernel(), artifact("kfunc", signed=False), unsigned=True)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from bpfseal.bpf.uapi import AttachType, ProgFlag, ProgType
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import UnsupportedError
-from bpfseal.object.sections import SECTIONS, SectionDef, attach_lookup, find_section
+from bpfseal.sections import SECTIONS, SectionDef, attach_lookup, find_section
 from support.object_writer import ObjectWriter
 
 OPEN = [entry for entry in SECTIONS if entry.name.endswith("+")]

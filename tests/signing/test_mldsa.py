@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 
 from bpfseal.errors import CapabilityError, UnsupportedError
-from bpfseal.release import MAX_SIGNATURE_SIZE
-from bpfseal.signing import cms, keygen, mldsa, oids
-from bpfseal.signing.pkcs7 import NEWER_ALGORITHMS, Pkcs7Error, check_pkcs7, find_in
+from bpfseal.release import ANY_KERNEL, MAX_SIGNATURE_SIZE, NEWEST, RELEASES
+from bpfseal.signing import cms, keygen, mldsa, oids, pkcs7_parser
+from bpfseal.signing.ber import RefusedError
+from bpfseal.signing.pkcs7_parser import ParsedMessage
 from bpfseal.signing.signer import load_signer
 from bpfseal.signing.verify import verify_signature
 
 from .support import PAYLOAD, certificate, flips, pair, signer
+
+
+def read(message: bytes) -> ParsedMessage:
+    return pkcs7_parser.parse(message, ANY_KERNEL)
+
 
 needs_mldsa = pytest.mark.skipif(
     not mldsa.available(), reason="the installed cryptography has no ML-DSA"
@@ -31,10 +38,10 @@ def test_a_signature_verifies(kind: str) -> None:
 @needs_mldsa
 @pytest.mark.parametrize("kind", mldsa.KINDS)
 def test_the_payload_itself_is_signed_and_sha_512_is_named(kind: str) -> None:
-    (info,) = cms.parse(cms.build(PAYLOAD, signer(kind), "sha256")).signer_infos
-    assert (info.algorithm, info.digest, info.signed_attributes) == (kind, "sha512", None)
-    assert len(info.signature) == mldsa.SIGNATURE_SIZES[kind]
-    certificate(kind).verify_signature(kind, "", PAYLOAD, info.signature)
+    (info,) = read(cms.build(PAYLOAD, signer(kind), "sha256")).signer_infos
+    assert (info.algorithm, info.digest, info.attributes) == (kind, "sha512", None)
+    assert len(info.value) == mldsa.SIGNATURE_SIZES[kind]
+    certificate(kind).verify_signature(kind, "", PAYLOAD, info.value)
 
 
 @needs_mldsa
@@ -62,20 +69,23 @@ def test_a_message_that_kernels_would_not_take_is_not_made() -> None:
 
 
 @needs_mldsa
-def test_kernels_up_to_7_3_answer_enopkg() -> None:
-    message = cms.parse(cms.build(PAYLOAD, signer("mldsa65")))
-    find = find_in([certificate("mldsa65")])
-    with pytest.raises(Pkcs7Error, match=r"up to 7\.3") as caught:
-        check_pkcs7(message, PAYLOAD, find)
-    assert caught.value.errno == errno.ENOPKG
-    assert check_pkcs7(message, PAYLOAD, find, algorithms=NEWER_ALGORITHMS)
+@pytest.mark.parametrize(
+    ("release", "expected"), [("6.18", errno.ENOPKG), ("7.3", errno.EKEYREJECTED)]
+)
+def test_kernels_up_to_7_3_refuse_it(release: str, expected: int) -> None:
+    # Those from 7.0 on know its name and lack the algorithm.
+    message, trusted = cms.build(PAYLOAD, signer("mldsa65")), [certificate("mldsa65")]
+    with pytest.raises(RefusedError) as caught:
+        verify_signature(message, PAYLOAD, trusted, RELEASES[release].crypto())
+    assert caught.value.errno == expected
+    assert verify_signature(message, PAYLOAD, trusted, NEWEST)
 
 
 @needs_mldsa
 def test_a_kernel_does_not_need_the_digest_that_the_message_names() -> None:
-    message = cms.parse(cms.build(PAYLOAD, signer("mldsa44")))
-    find = find_in([certificate("mldsa44")])
-    assert check_pkcs7(message, PAYLOAD, find, {"sha256"}, NEWER_ALGORITHMS)
+    message, trusted = cms.build(PAYLOAD, signer("mldsa44")), [certificate("mldsa44")]
+    bare = replace(NEWEST, digests=frozenset({"sha256"}))
+    assert verify_signature(message, PAYLOAD, trusted, bare)
 
 
 @needs_mldsa
@@ -93,17 +103,17 @@ def test_an_ml_dsa_certificate_is_signed_with_its_own_key() -> None:
 @needs_mldsa
 @pytest.mark.parametrize("payload", [PAYLOAD + b"\0", PAYLOAD[1:], b""])
 def test_another_payload_is_refused(payload: bytes) -> None:
-    with pytest.raises(Pkcs7Error) as caught:
+    with pytest.raises(RefusedError) as caught:
         verify_signature(cms.build(PAYLOAD, signer("mldsa44")), payload, [certificate("mldsa44")])
     assert caught.value.errno == errno.EKEYREJECTED
 
 
 @needs_mldsa
 def test_a_flipped_bit_of_the_signature_is_refused() -> None:
-    (info,) = cms.parse(cms.build(PAYLOAD, signer("mldsa44"))).signer_infos
-    for changed in flips(info.signature, 100):
+    (info,) = read(cms.build(PAYLOAD, signer("mldsa44"))).signer_infos
+    for changed in flips(info.value, 100):
         message = cms.assemble(changed, certificate("mldsa44"), "mldsa44", "sha512")
-        with pytest.raises(Pkcs7Error):
+        with pytest.raises(RefusedError):
             verify_signature(message, PAYLOAD, [certificate("mldsa44")])
 
 
@@ -112,7 +122,7 @@ def test_a_flipped_bit_of_the_signature_is_refused() -> None:
 def test_the_algorithm_of_another_key_is_refused(other: str) -> None:
     value = signer("mldsa44").sign(PAYLOAD, "sha512")
     message = cms.assemble(value, certificate(other), "mldsa44", "sha512")
-    with pytest.raises(Pkcs7Error):
+    with pytest.raises(RefusedError):
         verify_signature(message, PAYLOAD, [certificate(other), certificate("mldsa44")])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bpfseal.errors import InputError
+from bpfseal.signing import certificate_file
 from bpfseal.signing.certificate import Certificate
 from bpfseal.signing.certificate_file import MAX_CERTIFICATES, certificate_blocks, der_of
 from bpfseal.signing.trust import TrustStore, read_certificates
@@ -94,8 +95,7 @@ def test_a_listing_of_keys_holds_no_certificates_and_says_so(listing: bytes) -> 
 def test_a_certificate_whose_own_signature_is_wrong_is_refused_as_by_kernels() -> None:
     damaged = bytearray(ONE.der)
     damaged[-1] ^= 1
-    assert "its own signature does not match" in refused(bytes(damaged))
-    assert "EKEYREJECTED" in refused(bytes(damaged))
+    assert "-EKEYREJECTED: its own signature does not match" in refused(bytes(damaged))
 
 
 def test_no_bit_of_the_key_or_the_signature_of_a_certificate_can_be_flipped() -> None:
@@ -136,3 +136,19 @@ def test_a_file_is_cut_into_certificates_without_reading_them() -> None:
     assert (position, der_of(block)) == (8, second)
     with pytest.raises(InputError, match="not in base64"):
         der_of(b"-----BEGIN CERTIFICATE-----\n@@@\n-----END CERTIFICATE-----")
+
+
+def test_blank_lines_are_passed_over_one_by_one() -> None:
+    """Each line of a listing of keys is looked at by itself, not with all blank lines before it."""
+    listing = certificate_file._LISTING
+    blanks = b"\n" * 1000
+    assert listing.search(blanks + b"1a --alswrv 0 0 keyring: _ses") is not None
+    found = listing.search(blanks + b" \t1a --alswrv 0 0 keyring: _ses")
+    assert found is not None
+    assert found.start() == len(blanks)  # it used to begin at the first blank line
+
+
+def test_stores_are_put_together_at_once() -> None:
+    first, second = TrustStore((ONE,), ("one",)), TrustStore((TWO, ONE), ("two",))
+    assert TrustStore.of([first, second]) == TrustStore((ONE, TWO), ("one", "two"))
+    assert TrustStore.of([]) == TrustStore()

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bpfseal.errors import VerificationError
-from bpfseal.signing import cms
-from bpfseal.signing.certificate import Certificate, KeyId
+from bpfseal.release import NEWEST, RELEASES
+from bpfseal.signing import cms, der, oids, pkcs7, pkcs7_parser
+from bpfseal.signing.ber import RefusedError
+from bpfseal.signing.certificate import Certificate
 from bpfseal.signing.keygen import KeyPair
-from bpfseal.signing.pkcs7 import Pkcs7Error, check_pkcs7, find_in
+from bpfseal.signing.pkcs7 import Payload
 from bpfseal.signing.verify import VerifiedSignature, verify_signature
+from bpfseal.signing.x509 import ParsedCertificate
+from support import cms_writer
+from support.cms_writer import Key
 
 from .support import PAYLOAD, certificate, flips, openssl, openssl_sign, pair, signer
 
+A, B = cms_writer.key("A"), cms_writer.key("B")
+DIGESTS = tuple(oids.DIGESTS)
 PROFILE = ("-noattr", "-nocerts", "-keyid")
 RSA = "rsa2048"
 
@@ -26,8 +33,8 @@ def verified(der: bytes, payload: bytes = PAYLOAD, key_type: str = RSA) -> Verif
     return verify_signature(der, payload, [certificate("p384"), certificate(key_type)])
 
 
-def refused(der: bytes, payload: bytes = PAYLOAD) -> Pkcs7Error:
-    with pytest.raises(Pkcs7Error) as caught:
+def refused(der: bytes, payload: bytes = PAYLOAD) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
         verified(der, payload)
     return caught.value
 
@@ -41,6 +48,19 @@ def issued(folder: Path, name: str, by: str = "") -> KeyPair:
     pem = (folder / f"{name}.pem").read_bytes()
     key = (folder / f"{name}.key").read_bytes()
     return KeyPair(key, pem, Certificate.from_pem_or_der(pem).der)
+
+
+def by_a(*, certificates: Sequence[bytes] = (), **options: Any) -> bytes:
+    """A message by the key A."""
+    return cms_writer.message(
+        cms_writer.signer_info(A, PAYLOAD, **options), certificates=certificates
+    )
+
+
+def refused_for(message: bytes, *keys: Key) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
+        verify_signature(message, PAYLOAD, [each.certificate for each in keys])
+    return caught.value
 
 
 def both(tmp_path: Path, *options: str) -> bytes:
@@ -150,13 +170,20 @@ def test_embedded_content_is_ebadmsg() -> None:
 
 
 def test_an_unreadable_embedded_certificate_is_ebadmsg() -> None:
-    message = cms.parse(cms.build(PAYLOAD, signer(RSA)))
-    with pytest.raises(Pkcs7Error) as caught:
-        check_pkcs7(replace(message, certificates=(b"junk",)), PAYLOAD, find_in([]))
-    assert caught.value.errno == errno.EBADMSG
+    junk = der.sequence(der.integer(1))
+    made = by_a(certificates=[junk])
+    assert refused_for(made, A).errno == errno.EBADMSG
 
 
-def test_signed_attributes_are_ekeyrejected() -> None:
+def test_signed_attributes_verify_with_a_note_where_they_are_right() -> None:
+    attributes = cms_writer.signed_attributes(PAYLOAD)
+    (note,) = verify_signature(by_a(attributes=attributes), PAYLOAD, [A.certificate]).notes
+    assert note == "signed attributes, which a loader does not need"
+    wrong = cms_writer.signed_attributes(PAYLOAD[1:])
+    assert refused_for(by_a(attributes=wrong), A).errno == errno.EKEYREJECTED
+
+
+def test_the_capabilities_of_s_mime_are_ekeyrejected() -> None:
     error = refused(openssl_sign(pair(RSA), PAYLOAD))
     assert error.errno == errno.EKEYREJECTED
     assert "-noattr" in error.hint
@@ -178,9 +205,18 @@ def test_a_digest_that_kernels_lack_is_enopkg_and_says_which_have_it(
 
 
 def test_a_kernel_with_more_digests_takes_them() -> None:
-    message = cms.parse(openssl_sign(pair(RSA), PAYLOAD, *PROFILE, "-md", "sha3-256"))
-    trusted = check_pkcs7(message, PAYLOAD, find_in([certificate(RSA)]), {"sha3-256"})
-    assert trusted.signer == certificate(RSA)
+    message = openssl_sign(pair(RSA), PAYLOAD, *PROFILE, "-md", "sha3-256")
+    old = RELEASES["6.18"].crypto()
+    assert verify_signature(message, PAYLOAD, [certificate(RSA)], old).digest == "sha3-256"
+
+
+def test_a_signature_with_a_digest_that_the_kernel_lacks_is_passed_over() -> None:
+    garbage = cms_writer.signer_info(A, PAYLOAD, digest="sha3-256", value=bytes(256))
+    made = cms_writer.message(garbage, cms_writer.signer_info(B, PAYLOAD), digests=DIGESTS)
+    keys = [A.certificate, B.certificate]
+    assert verify_signature(made, PAYLOAD, keys).certificate == B.certificate
+    with pytest.raises(RefusedError, match="-EKEYREJECTED"):
+        verify_signature(made, PAYLOAD, keys, RELEASES["6.18"].crypto())
 
 
 @pytest.mark.parametrize("options", [PROFILE, ("-noattr", "-nocerts"), ("-noattr",)])
@@ -189,7 +225,7 @@ def test_the_signature_of_an_unknown_key_is_enokey(options: tuple[str, ...]) -> 
 
 
 def test_no_trusted_certificate_at_all_is_enokey() -> None:
-    with pytest.raises(Pkcs7Error, match="-ENOKEY: no trusted key for the signer with key id"):
+    with pytest.raises(RefusedError, match="-ENOKEY: no trusted key for the signer with key id"):
         verify_signature(cms.build(PAYLOAD, signer(RSA)), PAYLOAD, [])
 
 
@@ -208,14 +244,11 @@ def test_an_embedded_key_whose_signature_is_bad_is_ekeyrejected_even_if_unknown(
     assert refused(der, PAYLOAD[1:]).errno == errno.EKEYREJECTED
 
 
-def test_a_bad_signature_of_a_known_key_counts_after_a_good_one(tmp_path: Path) -> None:
-    message = cms.parse(both(tmp_path, *PROFILE))
-    good, other = sorted(message.signer_infos, key=lambda info: info.algorithm, reverse=True)
-    damaged = replace(message, signer_infos=(good, replace(other, signature=b"damaged")))
-    with pytest.raises(Pkcs7Error) as caught:
-        check_pkcs7(damaged, PAYLOAD, find_in([certificate(RSA), certificate("p256")]))
-    assert caught.value.errno == errno.EKEYREJECTED
-    assert check_pkcs7(damaged, PAYLOAD, find_in([certificate(RSA)])).info == good
+def test_a_bad_signature_of_a_known_key_counts_after_a_good_one() -> None:
+    damaged = cms_writer.signer_info(B, PAYLOAD, value=bytes(256))
+    made = cms_writer.message(cms_writer.signer_info(A, PAYLOAD), damaged)
+    assert refused_for(made, A, B).errno == errno.EKEYREJECTED
+    assert verify_signature(made, PAYLOAD, [A.certificate]).certificate == A.certificate
 
 
 def test_a_signature_of_another_kind_than_the_key_is_ekeyrejected() -> None:
@@ -226,42 +259,47 @@ def test_a_signature_of_another_kind_than_the_key_is_ekeyrejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "info_version", "expected"),
-    [(4, 3, errno.EINVAL), (3, 2, errno.EINVAL), (3, 1, errno.EBADMSG), (1, 3, errno.EBADMSG)],
+    ("version", "by_name", "expected"),
+    [(4, False, errno.EINVAL), (2, True, errno.EINVAL), (3, True, errno.EBADMSG)],
 )
-def test_versions_must_be_1_or_3_and_agree(version: int, info_version: int, expected: int) -> None:
-    message = cms.parse(cms.build(PAYLOAD, signer(RSA)))
-    infos = (replace(message.signer_infos[0], version=info_version),)
-    with pytest.raises(Pkcs7Error) as caught:
-        check_pkcs7(replace(message, version=version, signer_infos=infos), PAYLOAD, find_in([]))
-    assert caught.value.errno == expected
+def test_versions_must_be_1_or_3_and_agree(version: int, by_name: bool, expected: int) -> None:
+    info = cms_writer.signer_info(A, PAYLOAD, is_by_name=by_name)
+    assert refused_for(cms_writer.message(info, version=version), A).errno == expected
 
 
-def test_a_signer_named_otherwise_than_its_version_says_is_not_found() -> None:
-    message = cms.parse(cms.build(PAYLOAD, signer(RSA)))
-    infos = (replace(message.signer_infos[0], version=1),)
-    with pytest.raises(Pkcs7Error, match="does not name") as caught:
-        check_pkcs7(
-            replace(message, version=1, signer_infos=infos), PAYLOAD, find_in([certificate(RSA)])
-        )
-    assert caught.value.errno == errno.ENOKEY
+def test_a_signature_without_the_name_that_its_version_wants_bears_the_last_one() -> None:
+    # The first names nobody; a later one inherits the name of the one before it.
+    by_name = cms_writer.signer_info(A, PAYLOAD, is_by_name=True)
+    version_3 = by_name.replace(b"\2\1\1", b"\2\1\3", 1)
+    error = refused_for(cms_writer.message(version_3), A)
+    assert (error.errno, error.reason) == (errno.EINVAL, "the signature does not name its key")
+    foreign = cms_writer.signer_info(B, PAYLOAD)
+    assert refused_for(cms_writer.message(foreign, version_3), A).errno == errno.ENOKEY
 
 
-def test_a_message_without_signatures_or_with_another_content_type_is_einval() -> None:
-    message = cms.parse(cms.build(PAYLOAD, signer(RSA)))
-    for changed in (replace(message, signer_infos=()), replace(message, content_type="1.2.3")):
-        with pytest.raises(Pkcs7Error) as caught:
-            check_pkcs7(changed, PAYLOAD, find_in([certificate(RSA)]))
-        assert caught.value.errno == errno.EINVAL
+def test_a_message_without_signatures_at_its_end_is_einval() -> None:
+    bare = der.sequence(
+        der.integer(3),
+        der.element(0x31, der.sequence(der.oid(oids.DIGESTS["sha256"]))),
+        der.sequence(der.oid(oids.DATA)),
+    )
+    message = der.sequence(der.oid(oids.SIGNED_DATA), der.explicit(0, bare))
+    assert refused_for(message, A).errno == errno.EINVAL
 
 
-def test_signed_attributes_on_some_signatures_only_are_einval(tmp_path: Path) -> None:
-    message = cms.parse(both(tmp_path, *PROFILE))
-    first, second = message.signer_infos
-    mixed = replace(message, signer_infos=(first, replace(second, signed_attributes=b"")))
-    with pytest.raises(Pkcs7Error) as caught:
-        check_pkcs7(mixed, PAYLOAD, find_in([certificate(RSA)]))
-    assert caught.value.errno == errno.EINVAL
+def test_an_empty_set_of_signatures_is_ebadmsg() -> None:
+    assert refused_for(cms_writer.message(), A).errno == errno.EBADMSG
+
+
+def test_a_message_of_another_content_type_is_einval() -> None:
+    data, other = der.oid(oids.DATA), der.oid("1.2.840.113549.1.7.3")
+    assert refused_for(by_a().replace(data, other), A).errno == errno.EINVAL
+
+
+def test_signed_attributes_on_some_signatures_only_are_einval() -> None:
+    attributes = cms_writer.signed_attributes(PAYLOAD)
+    infos = [cms_writer.signer_info(A, PAYLOAD, attributes=each) for each in (attributes, None)]
+    assert refused_for(cms_writer.message(*infos), A).errno == errno.EINVAL
 
 
 def test_an_embedded_certificate_that_a_trusted_key_issued_verifies_with_a_note(
@@ -275,7 +313,7 @@ def test_an_embedded_certificate_that_a_trusted_key_issued_verifies_with_a_note(
     result = verify_signature(der, PAYLOAD, [root])
     assert result.certificate.subject == "CN=leaf"
     assert "the signer is trusted because CN=root vouches for its certificate" in result.notes
-    with pytest.raises(Pkcs7Error) as caught:  # the chain lacks its middle
+    with pytest.raises(RefusedError) as caught:  # the chain lacks its middle
         verify_signature(openssl_sign(leaf, PAYLOAD, "-noattr"), PAYLOAD, [root])
     assert caught.value.errno == errno.ENOKEY
 
@@ -285,30 +323,75 @@ def test_an_embedded_certificate_that_only_claims_its_issuer_is_ekeyrejected(
 ) -> None:
     root = Certificate.from_der(issued(tmp_path, "root").certificate_der)
     leaf = issued(tmp_path, "leaf", by="root")
-    forged = leaf.certificate_der[:-1] + bytes([leaf.certificate_der[-1] ^ 1])
-    message = cms.parse(openssl_sign(leaf, PAYLOAD, "-noattr"))
-    with pytest.raises(Pkcs7Error) as caught:
-        check_pkcs7(replace(message, certificates=(forged,)), PAYLOAD, find_in([root]))
+    made = openssl_sign(leaf, PAYLOAD, "-noattr")
+    last = leaf.certificate_der[-1:]
+    end = made.index(leaf.certificate_der) + len(leaf.certificate_der)
+    forged = made[: end - 1] + bytes([last[0] ^ 1]) + made[end:]
+    with pytest.raises(RefusedError) as caught:
+        verify_signature(forged, PAYLOAD, [root])
     assert caught.value.errno == errno.EKEYREJECTED
 
 
-def test_a_known_key_is_reported_by_its_own_certificate_not_by_an_embedded_copy(
-    tmp_path: Path,
-) -> None:
+def test_an_embedded_certificate_whose_own_signature_is_bad_is_einval(tmp_path: Path) -> None:
     own = issued(tmp_path, "own")
-    copy = own.certificate_der[:-1] + bytes([own.certificate_der[-1] ^ 1])
-    message = cms.parse(openssl_sign(own, PAYLOAD, "-noattr"))
-    trusted = Certificate.from_der(own.certificate_der)
-    found = check_pkcs7(replace(message, certificates=(copy,)), PAYLOAD, find_in([trusted]))
-    assert found.signer == trusted
+    made = openssl_sign(own, PAYLOAD, "-noattr")
+    end = made.index(own.certificate_der) + len(own.certificate_der)
+    changed = made[: end - 1] + bytes([made[end - 1] ^ 1]) + made[end:]
+    with pytest.raises(RefusedError, match="embedded certificate: its own signature"):
+        verify_signature(changed, PAYLOAD, [Certificate.from_der(own.certificate_der)])
 
 
 def test_a_lookup_may_refuse_with_an_errno_of_its_own() -> None:
-    def revoked(_: KeyId) -> Certificate | None:
-        raise Pkcs7Error(errno.EKEYREVOKED, "the keyring is revoked")
+    def revoked(_: bytes) -> ParsedCertificate | None:
+        raise RefusedError(errno.EKEYREVOKED, "the keyring is revoked")
 
-    with pytest.raises(Pkcs7Error, match="-EKEYREVOKED: the keyring is revoked"):
-        check_pkcs7(cms.parse(cms.build(PAYLOAD, signer(RSA))), PAYLOAD, revoked)
+    message = pkcs7_parser.parse(by_a(), NEWEST)
+    with pytest.raises(RefusedError, match="-EKEYREVOKED: the keyring is revoked"):
+        pkcs7.check(message, Payload(PAYLOAD), revoked, NEWEST)
+
+
+def test_a_payload_is_hashed_once_for_each_digest_however_many_sign() -> None:
+    payload = CountingPayload(PAYLOAD)
+    infos = [
+        cms_writer.signer_info(key, PAYLOAD, digest=digest)
+        for digest in ("sha256", "sha384")
+        for key in (A, B) * 5
+    ]
+    made = cms_writer.message(*infos, digests=DIGESTS)
+    assert verify_signature(made, payload, [A.certificate, B.certificate])
+    assert payload.hashed == ["sha256", "sha384"]
+
+
+class CountingPayload(Payload):
+    """Notes which digests are computed."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.hashed: list[str] = []
+
+    def compute(self, name: str) -> bytes:
+        self.hashed.append(name)
+        return super().compute(name)
+
+
+@pytest.mark.parametrize(
+    "in_ber",
+    [
+        lambda message: b"\x30\x80" + message[4:] + b"\0\0",
+        lambda message: b"\x10" + message[1:],
+        lambda message: message.replace(b"\x31\x0d\x30\x0b", b"\x30\x0d\x30\x0b", 1),
+        lambda message: message.replace(b"\x31\x82", b"\x30\x82", 1),
+    ],
+    ids=["indefinite", "primitive tag", "list of digests", "list of signatures"],
+)
+def test_a_message_in_ber_is_refused_although_kernels_take_it(
+    in_ber: Callable[[bytes], bytes],
+) -> None:
+    made = in_ber(by_a())
+    assert made != by_a()
+    assert verify_signature(made, PAYLOAD, [A.certificate], as_kernel=True)
+    with pytest.raises(VerificationError, match="the CMS message is not in DER"):
+        verify_signature(made, PAYLOAD, [A.certificate])
 
 
 @pytest.mark.parametrize("key_type", ["rsa2048", "p256"])
@@ -335,13 +418,13 @@ def test_no_single_bit_of_a_message_may_change_unnoticed(key_type: str) -> None:
 def test_a_damaged_payload_does_not_verify() -> None:
     der = cms.build(PAYLOAD, signer("p256"))
     for payload in flips(PAYLOAD, 300):
-        with pytest.raises(Pkcs7Error):
+        with pytest.raises(RefusedError):
             verified(der, payload, key_type="p256")
 
 
 def test_a_damaged_message_with_certificates_verifies_or_is_refused() -> None:
-    for der in flips(openssl_sign(pair(RSA), PAYLOAD, "-noattr"), 1000):
+    for damaged in flips(openssl_sign(pair(RSA), PAYLOAD, "-noattr"), 1000):
         try:
-            assert verified(der).certificate == certificate(RSA)
+            assert verified(damaged).certificate == certificate(RSA)
         except VerificationError:
             continue

@@ -31,10 +31,17 @@ class BtfWriter(BtfBuilder):
         return self._string(text)
 
     def add_raw(
-        self, kind: int, third: int = 0, body: Sequence[int] = (), *, name: str = "", vlen: int = 0
+        self,
+        kind: int,
+        third: int = 0,
+        body: Sequence[int] = (),
+        *,
+        name: str = "",
+        name_off: int = 0,
+        vlen: int = 0,
     ) -> int:
         """Add a record word by word and return its id; `vlen` may include `KIND_FLAG`."""
-        self._words += (self._string(name), kind << 24 | vlen, third, *body)
+        self._words += (self._string(name) or name_off, kind << 24 | vlen, third, *body)
         self._count += 1
         return self._count - 1
 

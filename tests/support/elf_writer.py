@@ -11,7 +11,7 @@ Example:
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bpfseal.bpf.insn import ByteOrder
 
@@ -32,7 +32,7 @@ class Section:
     name: str
     type: int = SHT_PROGBITS
     flags: int = 0
-    data: bytes = b""
+    data: bytes | bytearray = b""
     link: int = 0
     info: int = 0
     entry_size: int = 0
@@ -60,11 +60,15 @@ class ElfWriter:
         byteorder: the byte order of the file.
         machine: ``e_machine``.
         has_symbols: a symbol table is written.
+        shares_names: names that are equal, or end in the same way, share one place in their table.
+        relocation_copies: how often each relocation section is written.
     """
 
     byteorder: ByteOrder = "little"
     machine: int = EM_BPF
     has_symbols: bool = True
+    shares_names: bool = False
+    relocation_copies: int = 1
     sections: list[Section] = field(default_factory=lambda: [Section("", 0)])
     symbols: list[Symbol] = field(default_factory=list)
     relocations: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
@@ -111,10 +115,11 @@ class ElfWriter:
         for target, entries in self.relocations.items():
             data = b"".join(struct.pack(f"{sign}QQ", at, sym << 32 | 1) for at, sym in entries)
             name = f".rel{sections[target].name}"
-            sections.append(Section(name, SHT_REL, 0, data, symtab, target, 16))
+            copy = Section(name, SHT_REL, 0, data, symtab, target, 16)
+            sections += [replace(copy) for _ in range(self.relocation_copies)]
         names = Section(".shstrtab", SHT_STRTAB)
         sections.append(names)
-        names.data, offsets = _string_table([section.name for section in sections])
+        names.data, offsets = self._string_table([section.name for section in sections])
         body = bytearray()
         headers = bytearray()
         for section, name_offset in zip(sections, offsets, strict=True):
@@ -153,10 +158,10 @@ class ElfWriter:
             len(sections),
             len(sections) - 1,
         )
-        return ident + header + bytes(body) + bytes(headers)
+        return b"".join((ident, header, body, headers))
 
     def _symbol_sections(self, sign: str, symtab: int) -> tuple[Section, Section]:
-        strings, offsets = _string_table([symbol.name for symbol in self.symbols])
+        strings, offsets = self._string_table([symbol.name for symbol in self.symbols])
         table = bytes(SYM_SIZE) + b"".join(
             struct.pack(
                 f"{sign}IBBHQQ",
@@ -174,13 +179,17 @@ class ElfWriter:
             Section(".strtab", SHT_STRTAB, 0, strings),
         )
 
-
-def _string_table(names: list[str]) -> tuple[bytes, list[int]]:
-    """Return a string table and the offset of each name in it."""
-    table = bytearray(1)
-    offsets = []
-    for name in names:
-        offsets.append(len(table) if name else 0)
-        if name:
-            table += name.encode() + b"\0"
-    return bytes(table), offsets
+    def _string_table(self, names: list[str]) -> tuple[bytes, list[int]]:
+        """Return a string table and the offset of each name in it."""
+        table = bytearray(1)
+        offsets = []
+        known = {"": 0}
+        for name in names:
+            if name not in known or not self.shares_names:
+                entry = name.encode() + b"\0" if name else b""
+                found = table.find(entry) if self.shares_names else -1
+                known[name] = found if found >= 0 else len(table) if name else 0
+                if found < 0:
+                    table += entry
+            offsets.append(known[name])
+        return bytes(table), offsets

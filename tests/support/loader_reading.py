@@ -5,7 +5,8 @@ from __future__ import annotations
 from bpfseal.bpf.insn import Insn, decode_insns
 from bpfseal.bpf.uapi import Cmd
 from bpfseal.loader.model import Loader
-from bpfseal.loader.reading import Call, Command, LoaderReading, Value, read_loader
+
+from .following import Call, Command, LoaderReading, Value, read_loader
 
 __all__ = ["Value", "blob", "commands", "helper_calls", "only", "program_insns", "reading"]
 

@@ -285,6 +285,8 @@ class ObjectWriter:
             offset = section.size or 0
             section.type, section.size = SHT_NOBITS, offset + len(data)
         else:
+            if not isinstance(section.data, bytearray):
+                section.data = bytearray(section.data)
             offset = len(section.data)
             section.data += data
         return index, offset

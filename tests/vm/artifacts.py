@@ -61,6 +61,7 @@ def make_artifacts(work: Path) -> Artifacts:
     signer = load_signer(key.private_key_pem, key.certificate_pem)
     paths = [EXAMPLE, *sorted(LIBBPF_TOOLS.glob("*.bpf.o"))]
     files = {"certificate": key.certificate_der}
+    files["other certificate"] = generate_key("rsa2048", "other").certificate_der
     for path in paths:
         files[f"objects/{path.name}.bpfseal"] = pack(bundle_of(path, signer, SIGNED_SCHEMES))
         released = [scheme for scheme in SIGNED_SCHEMES if scheme != "kfunc"]

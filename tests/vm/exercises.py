@@ -210,7 +210,7 @@ def probes(folder: Path) -> dict[str, Any]:
         for program in skel.programs.values():
             arguments = where if program.name in ("on_uprobe", "on_uretprobe") else {}
             try:
-                program.attach(**arguments)
+                program.attach(trust_sections=True, **arguments)
             except BpfsealError as error:
                 attached[program.name] = str(error)
             else:
@@ -239,7 +239,7 @@ def multiple_probes(folder: Path) -> dict[str, Any]:
     assert libc
     with load(folder, "multiprobe") as skel:
         skel.bss.target = os.getpid()
-        skel.programs.on_kernel.attach()
+        skel.programs.on_kernel.attach(trust_sections=True)
         skel.programs.on_user.attach(path=libc[0], functions=["mkdir", "rmdir"])
         make_directory()
         answer = dict(skel.bss)

@@ -53,6 +53,14 @@ def test_skeletons_attach_and_read_back(booted: Booted, summary: list[str]) -> N
     summary.append(f"{booted.series}: {len(answers)} exercises: {', '.join(answers)}")
 
 
+def test_loads_that_share_a_keyring_or_are_disturbed_by_signals_come_up(booted: Booted) -> None:
+    if scheme_for(booted.profile) is None:
+        pytest.skip(f"Linux {booted.series} takes no signed loaders")
+    answers = booted.answers.of("keys")
+    assert len(answers) == 7
+    assert {name: answer["failed"] for name, answer in answers.items() if answer["failed"]} == {}
+
+
 def test_200_cycles_and_killed_processes_leave_nothing_behind(
     booted: Booted, summary: list[str]
 ) -> None:

@@ -34,9 +34,9 @@ class Field:
         return self.offset + self.size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AttrLayout:
-    """The part of ``union bpf_attr`` that one command uses.
+    """The part of ``union bpf_attr`` that one command uses; each is one of a kind.
 
     Attributes:
         fields: the fields by name.

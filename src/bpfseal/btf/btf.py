@@ -15,7 +15,6 @@ Example:
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from heapq import merge
 from typing import NamedTuple
 
 from bpfseal.bpf.insn import ByteOrder
+from bpfseal.bpf.strings import StringTable
+from bpfseal.bpf.words import from_bytes
 from bpfseal.btf.kinds import (
     ENUMS,
     FIXED_WORDS,
@@ -148,9 +149,7 @@ class Btf:
         if not strings or strings[0] or strings[-1]:
             raise InputError("BTF string section does not begin and end with zero", where=where)
         types_offset = header_size + type_off
-        words = array("I", raw[types_offset : types_offset + type_len])
-        if sys.byteorder != byteorder:
-            words.byteswap()
+        words = from_bytes(raw[types_offset : types_offset + type_len], byteorder)
         starts, kinds = _find_starts(words, where)
         btf = cls(raw, byteorder, words, starts, kinds, strings, types_offset)
         if not trusted:
@@ -162,9 +161,16 @@ class Btf:
         return len(self.starts)
 
     def string(self, offset: int) -> str:
-        """Return the string at a string offset; bytes that are no UTF-8 are escaped."""
-        end = self.strings.index(0, offset)
-        return self.strings[offset:end].decode("utf-8", "backslashreplace")
+        """Return the string at a string offset; bytes that are no UTF-8 are escaped.
+
+        Raises:
+            InputError: so many strings overlap that they are far longer than their section.
+        """
+        return self._string_table.at(offset)
+
+    @cached_property
+    def _string_table(self) -> StringTable:
+        return StringTable(self.strings, ".BTF strings")
 
     def kind_of(self, type_id: int) -> Kind:
         """Return the kind of a type."""
@@ -238,6 +244,18 @@ class Btf:
                 return type_id
         return None
 
+    def find_all(self, names: Collection[str], *kinds: Kind) -> dict[str, int]:
+        """Return what `find` does for each of these names that there is."""
+        if len(names) <= _FEW_NAMES:
+            return {n: found for n in names if (found := self.find(n, *kinds)) is not None}
+        wanted, ids = set(names) - {""}, {}
+        for type_id in range(len(self.starts) - 1, 0, -1):
+            if not kinds or self.kinds[type_id] in kinds:
+                name = self.string(self.words[self.starts[type_id]])
+                if name in wanted:
+                    ids[name] = type_id
+        return ids
+
     def ids_named_at(self, offsets: Collection[int]) -> Iterator[int]:
         """Yield the ids of the types whose name lies at one of these string offsets, in order."""
         if len(offsets) > _FEW_NAMES:
@@ -259,11 +277,21 @@ class Btf:
         Raises:
             InputError: a chain that does not end.
         """
-        for _ in range(len(self.starts)):
-            if self.kind_of(type_id) not in MODIFIERS:
-                return self.type_by_id(type_id)
-            type_id = self.words[self.starts[type_id] + 2]
-        raise InputError("types refer to each other in a circle", where=".BTF")
+        passed: list[int] = []
+        while self.kind_of(type_id) in MODIFIERS:
+            if len(passed) > len(self.starts):
+                raise InputError("types refer to each other in a circle", where=".BTF")
+            passed.append(type_id)
+            known = self._behind.get(type_id)
+            type_id = self.words[self.starts[type_id] + 2] if known is None else known
+        if len(passed) > 1:
+            self._behind.update(dict.fromkeys(passed, type_id))
+        return self.type_by_id(type_id)
+
+    @cached_property
+    def _behind(self) -> dict[int, int]:
+        """The type behind a chain of modifiers, for those that were followed already."""
+        return {}
 
     def resolve_size(self, type_id: int) -> int:
         """Return the size of a type in bytes.

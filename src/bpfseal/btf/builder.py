@@ -12,9 +12,12 @@ Example:
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 
+from bpfseal.bpf.words import to_bytes
 from bpfseal.btf.btf import MAGIC, Btf
 from bpfseal.btf.kinds import HEADER_WORDS, INT_SIGNED, Kind, Linkage
 
@@ -102,7 +105,7 @@ class BtfEditor:
 
     def __init__(self, btf: Btf) -> None:
         self._btf = btf
-        self.words = list(btf.words)
+        self.words = array("I", btf.words)
         self._strings = btf.strings
         self._added: list[int] = []
 
@@ -127,7 +130,7 @@ class BtfEditor:
     def set_secinfos(self, type_id: int, secinfos: Iterable[tuple[int, int, int]]) -> None:
         """Replace the entries of a DATASEC by as many others."""
         first = self.start(type_id) + HEADER_WORDS
-        words = [word for entry in secinfos for word in entry]
+        words = array("I", chain.from_iterable(secinfos))
         self.words[first : first + len(words)] = words
 
     def add_var(self, name: str, type_id: int, linkage: Linkage) -> int:
@@ -138,7 +141,7 @@ class BtfEditor:
             name_off = len(self._strings)
             self._strings += entry
         self._added.append(len(self.words))
-        self.words += [name_off, Kind.VAR << 24, type_id, linkage]
+        self.words.extend((name_off, Kind.VAR << 24, type_id, linkage))
         return len(self._btf) + len(self._added) - 1
 
     def finish(self) -> Btf:
@@ -149,7 +152,7 @@ class BtfEditor:
         """
         btf = self._btf
         sign = "<" if btf.byteorder == "little" else ">"
-        types = struct.pack(f"{sign}{len(self.words)}I", *self.words)
+        types = to_bytes(self.words, btf.byteorder)
         if not self._added:
             end = btf.types_offset + len(types)
             raw = btf.raw[: btf.types_offset] + types + btf.raw[end:]

@@ -150,31 +150,41 @@ class Admission:
         return f"-{errno_name(self.errno)}: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class SignatureAnswer:
+    """What the kernels of one release say to a signature over what they hash.
+
+    Attributes:
+        loads: whether they take it; ``some`` depends on the build.
+        errno: the positive errno of a refusal, also that by ``some``; 0 without one.
+        reason: why it is refused.
+    """
+
+    loads: Answer = "yes"
+    errno: int = 0
+    reason: str = ""
+
+
+TAKEN = SignatureAnswer()
+"""The signature is good, and by a key that the kernel trusts."""
+
+
 def admission(
-    release: Release,
-    payload: Payload,
-    facts: LoaderFacts,
-    *,
-    digest: str = "sha256",
-    algorithm: str = "rsa",
+    release: Release, payload: Payload, facts: LoaderFacts, signature: SignatureAnswer = TAKEN
 ) -> Admission:
-    """Return what a release makes of a loader with a good signature by a key that it trusts.
+    """Return what a release makes of a loader with a signature over some of its parts.
 
     Args:
         release: the kernel.
         payload: the parts that the signature covers.
         facts: what the loader does.
-        digest: the signature's digest.
-        algorithm: the signature's algorithm.
+        signature: what the kernel says to the signature as such.
     """
-    available = (release.has_digest(digest), release.has_algorithm(algorithm))
-    lacks = digest if available[0] != "yes" else algorithm
-    if "no" in available:
-        return Admission(release, "no", None, errno.ENOPKG, f"the kernel lacks {lacks}")
+    if signature.loads == "no":
+        return Admission(release, "no", None, signature.errno, signature.reason)
     found = _without_cryptography(release, payload, facts)
-    if found.loads == "yes" and "some" in available and not found.is_unchecked:
-        reason = f"some builds of the kernel lack {lacks}"
-        return Admission(release, "some", found.checked_by, errno.ENOPKG, reason)
+    if found.loads == "yes" and signature.loads == "some" and not found.is_unchecked:
+        return Admission(release, "some", found.checked_by, signature.errno, signature.reason)
     return found
 
 
@@ -183,18 +193,14 @@ def admissions(
     payload: Payload,
     *,
     facts: LoaderFacts | None = None,
-    digest: str = "sha256",
-    algorithm: str = "rsa",
     releases: Iterable[Release] = RELEASES.values(),
 ) -> tuple[Admission, ...]:
-    """Return `admission` for each release.
+    """Return `admission` for each release, with a good signature by a key that it trusts.
 
     Args:
         loader: the loader.
         payload: the parts that the signature covers.
         facts: the loader's, where they are known already.
-        digest: the signature's digest.
-        algorithm: the signature's algorithm.
         releases: the kernels.
 
     Raises:
@@ -202,10 +208,7 @@ def admissions(
     """
     facts = facts or LoaderFacts.of(loader)
     hashed = without_empty(loader, payload)
-    return tuple(
-        admission(release, hashed, facts, digest=digest, algorithm=algorithm)
-        for release in releases
-    )
+    return tuple(admission(release, hashed, facts) for release in releases)
 
 
 def without_empty(loader: Loader, payload: Payload) -> Payload:

@@ -1,9 +1,9 @@
-"""The one-file form of a bundle: a tar archive, written in one way and read strictly.
+"""The one-file form of a bundle: a tar archive, written in one way and read in that way only.
 
-Written: POSIX ustar, sorted names, mode 0644, owner and time 0, so that the same files give the
-same bytes. Read: regular files of the layout's own names (directories are passed over); no links,
-no devices, no extended headers, nothing behind the end. The standard library's reader is made to
-accept as much as it can, which is the opposite of what is wanted here.
+POSIX ustar, names in ascending order, mode 0644, owner and time 0, two blocks of zeros at the end:
+the same files give the same bytes, and other bytes are no bundle. Whoever unpacks it with any tar
+sees what is read here. The standard library's reader is made to accept as much as it can, which is
+the opposite of what is wanted.
 
 Example:
     >>> read_tar(write_tar({"index.json": b"{}"}), "a.bpfseal")
@@ -14,30 +14,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
+from bpfseal.bundle.kind import Kind, kind_of
 from bpfseal.bundle.layout import is_layout_path
-from bpfseal.bundle.media import BLOB_FOLDER, MAX_BUNDLE_SIZE, MAX_FILES
+from bpfseal.bundle.media import MAX_BUNDLE_SIZE, MAX_FILES
 from bpfseal.errors import InputError
 
-_BLOCK = 512
-_MAGIC_OFFSET = 257
-_FOLDERS = ("", "blobs", BLOB_FOLDER)
-_REGULAR = (b"0", b"\0")
-_DIRECTORY = b"5"
-
-
-def is_tar(data: bytes) -> bool:
-    """Whether the bytes begin like a ustar archive."""
-    return data[_MAGIC_OFFSET : _MAGIC_OFFSET + 5] == b"ustar"
+_BLOCK: Final = 512
+_NAME: Final = slice(0, 100)
+_SIZE: Final = slice(124, 136)
+_HINT: Final = "a bundle is exactly what bpfseal writes; a directory of its files is taken, too"
 
 
 def write_tar(files: Mapping[str, bytes]) -> bytes:
-    """Return the archive of the files, in the order of their names."""
+    """Return the archive of the files, in the order of their names.
+
+    Raises:
+        InputError: what no reader would take: see `bpfseal.bundle.kind`.
+    """
     out = bytearray()
     for name in sorted(files):
         out += _header(name, len(files[name])) + files[name]
         out += bytes(-len(out) % _BLOCK)
-    return bytes(out + bytes(2 * _BLOCK))
+    data = bytes(out + bytes(2 * _BLOCK))
+    kind_of(data, "bundle")
+    return data
 
 
 def _header(name: str, size: int) -> bytes:
@@ -65,13 +67,15 @@ def read_tar(data: bytes, where: str) -> dict[str, bytes]:
         where: its name, for error messages.
 
     Raises:
-        InputError: not an archive, damaged, or with members that no bundle has.
+        InputError: not a bundle in one file (`bpfseal.bundle.kind`), damaged, or not in the form
+            that `write_tar` gives.
     """
     if len(data) > MAX_BUNDLE_SIZE:
         raise InputError(f"larger than {MAX_BUNDLE_SIZE} bytes", where=where)
-    if not is_tar(data):
-        raise InputError("not a bundle (no tar archive)", where=where)
+    if (kind := kind_of(data, where)) is not Kind.ARCHIVE:
+        raise InputError(f"a {kind.value}, not a bundle", where=where)
     files: dict[str, bytes] = {}
+    last = ""
     offset = 0
     while True:
         header = data[offset : offset + _BLOCK]
@@ -80,16 +84,12 @@ def read_tar(data: bytes, where: str) -> dict[str, bytes]:
             raise InputError("the archive is cut off", where=place)
         if not any(header):
             break
-        name, kind, size = _member(header, place)
-        offset += _BLOCK
-        if kind == _DIRECTORY and size == 0 and name in _FOLDERS:
-            continue
-        if kind not in _REGULAR or not is_layout_path(name):
-            raise InputError(f"member {name!r} does not belong into a bundle", where=place)
-        if name in files:
-            raise InputError(f"member {name!r} occurs twice", where=place)
+        name, size = _member(header, place)
+        if name <= last:
+            raise InputError(f"member {name!r} is not behind {last!r} by its name", where=place)
         if len(files) == MAX_FILES:
             raise InputError(f"more than {MAX_FILES} files", where=place)
+        offset += _BLOCK
         end = offset + size
         padded_end = end + -size % _BLOCK
         if padded_end > len(data):
@@ -97,27 +97,23 @@ def read_tar(data: bytes, where: str) -> dict[str, bytes]:
         if any(data[end:padded_end]):
             raise InputError(f"bytes behind member {name!r}", where=place)
         files[name] = data[offset:end]
-        offset = padded_end
-    if len(data) < offset + 2 * _BLOCK or data.count(0, offset) != len(data) - offset:
-        raise InputError("the end of the archive is damaged", where=f"{where}: offset {offset}")
+        last, offset = name, padded_end
+    if len(data) != offset + 2 * _BLOCK or any(data[offset:]):
+        raise InputError(
+            "the end of the archive is not two blocks of zeros", where=f"{where}: offset {offset}"
+        )
     return files
 
 
-def _member(header: bytes, place: str) -> tuple[str, bytes, int]:
-    """Return the name, type and size of a checked header."""
-    if not is_tar(header):
-        raise InputError("no ustar header", where=place)
-    checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-    if _octal(header[148:156], place) != checksum:
-        raise InputError("the header's checksum is wrong", where=place)
-    if any(header[345:500]):
-        raise InputError("a name longer than 100 bytes", where=place)
-    name = header[:100].rstrip(b"\0").decode("ascii", "backslashreplace")
-    return name.removeprefix("./").rstrip("/"), header[156:157], _octal(header[124:136], place)
-
-
-def _octal(field: bytes, place: str) -> int:
-    matched = re.fullmatch(rb" *([0-7]+)[ \0]*", field)
-    if not matched:
-        raise InputError("a number that is not octal", where=place)
-    return int(matched[1], 8)
+def _member(header: bytes, place: str) -> tuple[str, int]:
+    """Return the name and size of a header, which has the one form that `_header` gives."""
+    name = header[_NAME].rstrip(b"\0").decode("ascii", "backslashreplace")
+    if not is_layout_path(name):
+        raise InputError(f"member {name!r} does not belong into a bundle", where=place)
+    digits = header[_SIZE]
+    size = int(digits[:11], 8) if re.fullmatch(rb"[0-7]{11}\0", digits) else -1
+    if size < 0 or header != _header(name, size):
+        raise InputError(
+            f"the header of member {name!r} is not of the one form", where=place, hint=_HINT
+        )
+    return name, size

@@ -81,17 +81,37 @@ _MAX_DEPTH: Final = 16
 _MAX_MEMBERS: Final = 4096
 """The most members of anonymous structs that one variable may have."""
 
+_MAX_SECTION_MEMBERS: Final = 16 * _MAX_MEMBERS
+"""The most that all variables of a section may have: they may share their types, too."""
+
+_MAX_NAME: Final = 511
+"""Bytes of a name in the BTF of a kernel's program (KSYM_NAME_LEN, with the zero)."""
+
 
 @dataclass(slots=True)
 class _Budget:
     """What is left to print: types may share their parts, so depth alone bounds nothing."""
 
+    section: int = _MAX_SECTION_MEMBERS
     members: int = _MAX_MEMBERS
+
+    def take(self, count: int) -> None:
+        """Take members of an anonymous struct.
+
+        Raises:
+            InputError: more than the variable, or the section, may have.
+        """
+        self.members -= count
+        self.section -= count
+        if self.members < 0:
+            raise InputError(f"more than {_MAX_MEMBERS} members in a variable", where=".BTF")
+        if self.section < 0:
+            raise InputError(f"more than {_MAX_SECTION_MEMBERS} members in a section", where=".BTF")
 
 
 def is_identifier(text: str) -> bool:
-    """Whether a text can stand as a name in C."""
-    return bool(_IDENTIFIER.fullmatch(text)) and text not in _KEYWORDS
+    """Whether a text can stand as a name in C, and in a kernel's BTF."""
+    return len(text) <= _MAX_NAME and bool(_IDENTIFIER.fullmatch(text)) and text not in _KEYWORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +137,7 @@ def section_variables(btf: Btf, type_id: int, size: int) -> tuple[Variable, ...]
     """
     variables: list[Variable] = []
     names: set[str] = set()
+    budget = _Budget()
     end = 0
     for info in sorted(btf.secinfos(type_id), key=lambda info: info.offset):
         if btf.kind_of(info.type_id) is not Kind.VAR:
@@ -133,7 +154,8 @@ def section_variables(btf: Btf, type_id: int, size: int) -> tuple[Variable, ...]
         if info.offset > end:
             variables.append(_padding(len(variables), end, info.offset - end))
         names.add(var.name)
-        declaration = declare(btf, var.third, var.name)
+        budget.members = _MAX_MEMBERS
+        declaration = _declare(btf, var.third, var.name, budget, 0)
         variables.append(Variable(var.name, declaration, info.offset, info.size))
         end = info.offset + info.size
     return tuple(variables)
@@ -207,9 +229,7 @@ def _aggregate(btf: Btf, type_id: int, budget: _Budget, depth: int) -> str:
         return f"{word} {base.name}"
     if base.kind_flag:
         return ""  # bitfields lie as the compiler likes
-    budget.members -= base.vlen
-    if budget.members < 0:
-        raise InputError(f"more than {_MAX_MEMBERS} members in a variable", where=".BTF")
+    budget.take(base.vlen)
     members = btf.members(type_id)
     parts: list[str] = []
     end = 0

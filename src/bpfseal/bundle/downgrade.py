@@ -2,9 +2,9 @@
 
 Kernels differ in what they hold a signature against. A loader of the scheme ``loadtime`` checks
 nothing itself; signed over its instructions alone it verifies as a CMS message, and kernels before
-7.3 load it with any metadata at all. This module finds out what a signature really covers, and
-refuses those that lead to such a load. Whoever makes or changes bundles asks it, and so does
-`bpfseal.bundle.verify`.
+7.3 load it with any metadata at all. `bpfseal.bundle.coverage` finds out what a signature really
+covers; this module refuses those that lead to such a load. Whoever makes or changes bundles asks
+it, and so does `bpfseal.bundle.verify`.
 
 Example:
     >>> from bpfseal.bundle.model import SignedLoader
@@ -18,21 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bpfseal.bundle.admission import Admission, LoaderFacts, admissions, without_empty
+from bpfseal.bundle import coverage
+from bpfseal.bundle.admission import Admission, LoaderFacts, admission, admissions, describe
+from bpfseal.bundle.coverage import Covered, LoaderPayloads
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.errors import InputError, VerificationError
 from bpfseal.loader.model import Loader
-from bpfseal.release import RELEASES, Payload, Release, digests_of
-from bpfseal.scheme import SCHEMES
+from bpfseal.release import RELEASES, Payload, Release
+from bpfseal.signing.ber import RefusedError
 from bpfseal.signing.certificate import Certificate
-from bpfseal.signing.payload import joined
-from bpfseal.signing.pkcs7 import Pkcs7Error
-from bpfseal.signing.verify import VerifiedSignature, named_signers, verify_signature
-
-PAYLOADS: tuple[Payload, ...] = tuple(
-    dict.fromkeys(scheme.signed_parts for scheme in SCHEMES.values() if scheme.signed_parts)
-)
-"""What a signature over a loader can cover, on any kernel."""
 
 
 class DowngradeTrapError(VerificationError):
@@ -53,75 +47,78 @@ class DowngradeTrapError(VerificationError):
         self.admissions = admissions
 
 
-def admissions_of(
-    loader: Loader,
-    payload: Payload,
-    verified: VerifiedSignature,
-    releases: Iterable[Release] = RELEASES.values(),
-    facts: LoaderFacts | None = None,
-) -> tuple[Admission, ...]:
-    """Return what each release makes of a loader with this signature over these parts."""
-    return admissions(
-        loader,
-        payload,
-        facts=facts,
-        digest=verified.digest,
-        algorithm=verified.algorithm,
-        releases=releases,
-    )
+def refuse_covered(
+    found: Iterable[Covered], facts: LoaderFacts, releases: Sequence[Release], claimed: Payload = ()
+) -> None:
+    """Refuse what signatures cover if some kernel loads the loader unchecked because of one.
 
-
-def covered_payloads(
-    loader: Loader, cms: bytes, trusted: Sequence[Certificate]
-) -> dict[Payload, VerifiedSignature]:
-    """Find out over which parts of a loader a message is a good signature, whatever its scheme.
-
-    Each trusted certificate counts on its own too: of a message with several signatures a kernel
-    that knows one of the keys sees that one only.
+    Digests do not matter: one that is a module in one build is built in elsewhere. A name that a
+    release's parser does not know does.
 
     Args:
-        loader: the loader.
-        cms: DER of the CMS message.
-        trusted: the certificates that may have signed it.
+        found: what the signatures cover.
+        facts: what the loader does.
+        releases: the kernels that matter.
+        claimed: the parts that a signature is said to cover; one that covers others is named.
+
+    Raises:
+        DowngradeTrapError: a kernel does.
     """
-    try:
-        alone = [[signer] for signer in named_signers(cms, trusted)]
-    except InputError:
-        return {}
-    keyrings = [trusted, *alone] if len(trusted) > 1 else [trusted]
-    every_digest = digests_of(RELEASES.values())
-    found: dict[Payload, VerifiedSignature] = {}
-    for parts in dict.fromkeys(without_empty(loader, parts) for parts in PAYLOADS):
-        payload = joined(parts, insns=loader.insns, metadata=loader.metadata, btf=loader.btf)
-        for keyring in keyrings:
-            try:
-                verified = verify_signature(
-                    cms, payload, keyring, digests=every_digest, as_kernel=True
-                )
-            except Pkcs7Error:
-                continue
-            found.setdefault(parts, verified)
+    for each in dict.fromkeys(found):
+        knowing = [one for one in releases if each.algorithm in one.named_algorithms]
+        made = tuple(admission(release, each.payload, facts) for release in knowing)
+        signed = f"{each.signer.subject} signed {describe(each.payload)}"
+        refuse_unchecked(each.payload, made, "" if each.payload == claimed else signed)
+
+
+def refuse_traps(signed: SignedLoader, certificates: Iterable[Certificate] = ()) -> None:
+    """Refuse to write a loader with a signature that is a trap, or may be one for all we know.
+
+    Each SignerInfo of each signature must be a good one, by a certificate at hand, over parts that
+    somebody checks on every kernel. What cannot be judged is refused, for it may be a trap for
+    whoever has its key: a signature whose certificate was left out, one that no kernel can read.
+    This is for whoever writes bundles; it says nothing about trust.
+
+    Args:
+        signed: the loader.
+        certificates: certificates beside those that come with the signatures.
+
+    Raises:
+        DowngradeTrapError: there is a trap.
+        VerificationError: a signature cannot be judged.
+        CapabilityError: one is with ML-DSA, which this installation does not have.
+    """
+    if not signed.signatures:
+        return
+    known = (*certificates, *_enclosed(signed))
+    payloads, facts = LoaderPayloads(signed.loader), LoaderFacts.of(signed.loader)
+    for number, signature in enumerate(signed.signatures, 1):
+        try:
+            found = coverage.covered(payloads, signature.cms, known)
+            count = len(coverage.parse(signature.cms).signer_infos)
+        except RefusedError as refused:
+            raise _unjudged(number, f"no kernel takes it, {refused.message}") from refused
+        refuse_covered(found, facts, tuple(RELEASES.values()))
+        if {each.position for each in found} != set(range(count)):
+            reason = "it is over other bytes, or the certificate of its key is not in the bundle"
+            raise _unjudged(number, reason)
+
+
+def _enclosed(signed: SignedLoader) -> list[Certificate]:
+    found = []
+    for signature in signed.signatures:
+        try:
+            found.append(Certificate.from_der(signature.certificate))
+        except InputError:
+            continue
     return found
 
 
-def refuse_traps(signed: SignedLoader) -> None:
-    """Refuse a loader with a signature that some kernel takes with metadata that nobody checks.
-
-    Each signature is held against the certificate that comes with it. This is for whoever writes
-    bundles; it says nothing about trust.
-
-    Raises:
-        DowngradeTrapError: there is one.
-    """
-    for signature in signed.signatures:
-        try:
-            certificates = [Certificate.from_der(signature.certificate)]
-        except InputError:
-            continue
-        for payload, verified in covered_payloads(
-            signed.loader, signature.cms, certificates
-        ).items():
-            refuse_unchecked(payload, admissions_of(signed.loader, payload, verified))
+def _unjudged(number: int, reason: str) -> VerificationError:
+    return VerificationError(
+        f"signature {number} that is there already cannot be judged: {reason}",
+        hint="import it with the certificate of its key, or sign a bundle without it",
+    )
 
 
 def refuse_unchecked_signing(loader: Loader) -> None:

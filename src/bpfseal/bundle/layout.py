@@ -233,6 +233,7 @@ class _Reader:
     def __init__(self, source: Source, where: str) -> None:
         self._source = source
         self._where = where
+        self._checked: dict[str, bytes] = {}
 
     def bundle(self) -> Bundle:
         layout = self._document(media.LAYOUT_FILE)
@@ -282,12 +283,16 @@ class _Reader:
             descriptor.text("artifactType", choices=(media.LOADER_ARTIFACT_TYPE,))
         descriptor.finish()
 
-        with _naming(where):
-            data = self._source.blob(media_type, digest, size)
+        data = self._checked.get(digest)
+        is_new = data is None
+        if data is None:
+            with _naming(where):
+                data = self._source.blob(media_type, digest, size)
         if len(data) != size:
             raise InputError(f"blob has {len(data)} bytes, not {size}", where=where)
-        if digest_of(data) != digest:
+        if is_new and digest_of(data) != digest:
             raise InputError(f"content does not match {digest}", where=where)
+        self._checked[digest] = data
         return _Blob(media_type, digest, data, annotations, where)
 
     def _variant(self, descriptor: Fields) -> SignedLoader:

@@ -17,26 +17,27 @@ from dataclasses import replace
 from typing import Final
 
 from bpfseal.bpf.insn import INSN_SIZE, ByteOrder, mov64_reg
-from bpfseal.bpf.uapi import OBJ_NAME_LEN, MapType, ProgType
-from bpfseal.bundle.integrity import check_loader_btf, check_metadata
+from bpfseal.bpf.uapi import MapType, ProgType
+from bpfseal.bundle.derivation import check_config, derive
+from bpfseal.bundle.integrity import check_digest, check_loader_btf
 from bpfseal.bundle.lskel import LightSkeleton, parse_header
 from bpfseal.bundle.media import BTF_TYPE, INSNS_TYPE, METADATA_TYPE, SIGNATURE_TYPE, SIZE_LIMITS
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.bundle.verify import LoaderVerification, verify_loader
 from bpfseal.errors import InputError, VerificationError
-from bpfseal.loader.check_block import carried_digest
-from bpfseal.loader.checks import CHECKS, LOADER_BTF
+from bpfseal.loader.check_block import find_check
+from bpfseal.loader.checks import LOADER_BTF
 from bpfseal.loader.model import (
-    CTX_HEADER_SIZE,
-    MAP_DESC_SIZE,
     Loader,
     MapEntry,
     ProgramEntry,
 )
-from bpfseal.loader.reading import Command, LoaderReading, read_loader
-from bpfseal.object.sections import SECTIONS, attach_lookup
+from bpfseal.loader.reading import LoadedProgram, LoaderReading, MadeMap
+from bpfseal.release import PERMISSIVE
 from bpfseal.scheme import LOADTIME, SCHEMES, UNSIGNED
-from bpfseal.signing import cms
+from bpfseal.sections import SECTIONS, attach_lookup
+from bpfseal.signing import pkcs7_parser
+from bpfseal.signing.ber import RefusedError
 from bpfseal.signing.certificate import Certificate
 
 _LIMITS: Final = {
@@ -71,8 +72,11 @@ def import_header(data: bytes, where: str) -> Bundle:
     signature = header.arrays.get("opts_sig")
     byteorder = _byteorder(insns, where)
     try:
-        reading = read_loader(insns, metadata, byteorder)
-        scheme_name = _scheme_name(insns, byteorder, reading, is_signed=signature is not None)
+        if (check := find_check(insns, byteorder)) is not None:
+            bare = Loader(check.scheme_name, header.name, insns, metadata, b"", (), ())
+            check_digest(bare, check.digest)
+        reading = derive(insns, metadata, byteorder)
+        scheme_name = _scheme_name(reading, is_signed=signature is not None)
         loader = Loader(
             scheme_name=scheme_name,
             name=header.name,
@@ -83,7 +87,7 @@ def import_header(data: bytes, where: str) -> Bundle:
             programs=_program_entries(header, reading),
             byteorder=byteorder,
         )
-        _check_consistency(loader, header, reading)
+        _check_consistency(loader, header)
         signatures = (_signature(signature),) if signature is not None else ()
     except (InputError, VerificationError) as error:
         error.where = f"{where}: {error.where}" if error.where else where
@@ -126,21 +130,15 @@ def _byteorder(insns: bytes, where: str) -> ByteOrder:
     raise InputError("opts_insn does not begin like a loader program", where=where)
 
 
-def _scheme_name(
-    insns: bytes, byteorder: ByteOrder, reading: LoaderReading, *, is_signed: bool
-) -> str:
+def _scheme_name(reading: LoaderReading, *, is_signed: bool) -> str:
     """Return the scheme that a loader is of.
 
     A loader without a check block is `loadtime` if it is signed, or if it leaves the host's values
     alone, which unsigned loaders of the reference tool do not.
     """
-    for name in CHECKS:
-        if carried_digest(insns, SCHEMES[name], byteorder) is not None:
-            return name
-    maps = len(reading.maps())
-    wishes = range(CTX_HEADER_SIZE, CTX_HEADER_SIZE + MAP_DESC_SIZE * maps)
-    leaves_host_values = maps > 0 and not reading.ctx_reads.intersection(wishes)
-    return LOADTIME.name if is_signed or leaves_host_values else UNSIGNED.name
+    if reading.check is not None:
+        return reading.check
+    return LOADTIME.name if is_signed or reading.takes_host_values is False else UNSIGNED.name
 
 
 def _loader_btf(scheme_name: str) -> bytes:
@@ -149,56 +147,47 @@ def _loader_btf(scheme_name: str) -> bytes:
 
 
 def _map_entries(header: LightSkeleton, reading: LoaderReading) -> tuple[MapEntry, ...]:
-    made = reading.maps()
+    made = reading.maps
     if len(made) != len(header.maps):
         raise InputError(f"the loader makes {len(made)} maps, the struct has {len(header.maps)}")
     return tuple(
-        _map_entry(ident, command, reading, header.initial_values.get(ident))
-        for ident, command in zip(header.maps, made, strict=True)
+        _map_entry(ident, entry, header.initial_values.get(ident))
+        for ident, entry in zip(header.maps, made, strict=True)
     )
 
 
-def _map_entry(
-    ident: str, command: Command, reading: LoaderReading, given: bytes | None
-) -> MapEntry:
-    fields = command.fields
-    is_filled = fields["map_type"] in _FILLED
-    value = reading.initial_value(command) if is_filled else None
-    if given is not None and given != value:
+def _map_entry(ident: str, made: MadeMap, given: bytes | None) -> MapEntry:
+    if given is not None and given != made.initial_value:
         raise InputError(f"the open function sets {ident} to another value than the metadata")
+    fields = made.fields
     return MapEntry(
-        name=_kernel_name(command, "map_name", ident),
+        name=made.name,
         ident=ident,
         type=fields["map_type"],
         key_size=fields["key_size"],
         value_size=fields["value_size"],
         max_entries=fields["max_entries"],
         flags=fields["map_flags"],
-        has_initial_value=value is not None,
+        has_initial_value=made.initial_value is not None,
     )
 
 
 def _program_entries(header: LightSkeleton, reading: LoaderReading) -> tuple[ProgramEntry, ...]:
-    made = reading.programs()
+    made = reading.programs
     if len(made) != len(header.programs):
         raise InputError(
             f"the loader loads {len(made)} programs, the struct has {len(header.programs)}"
         )
     return tuple(
-        _program_entry(name, command, reading, header.tracepoints.get(name, ""))
-        for name, command in zip(header.programs, made, strict=True)
+        _program_entry(name, entry, header.tracepoints.get(name, ""))
+        for name, entry in zip(header.programs, made, strict=True)
     )
 
 
-def _program_entry(
-    name: str, command: Command, reading: LoaderReading, tracepoint: str
-) -> ProgramEntry:
-    fields = command.fields
-    if _kernel_name(command, "prog_name", name) != name[: OBJ_NAME_LEN - 1]:
-        raise InputError(f"program {name} has another name in the metadata")
-    target = reading.attach_target(command)
-    if not (target + tracepoint).isprintable():
-        raise InputError(f"the attach target of {name} is no printable text")
+def _program_entry(name: str, loaded: LoadedProgram, tracepoint: str) -> ProgramEntry:
+    fields, target = loaded.fields, loaded.attach_target
+    if tracepoint and fields["prog_type"] not in _RAW_TRACEPOINTS:
+        raise InputError(f"{name} is attached to a raw tracepoint, and is no such program")
     return ProgramEntry(
         name=name,
         section=_section(fields, target, tracepoint),
@@ -207,13 +196,6 @@ def _program_entry(
         attach_target=target,
         insn_count=fields["insn_cnt"],
     )
-
-
-def _kernel_name(command: Command, field: str, member: str) -> str:
-    name = command.name(field)
-    if not name.isprintable():
-        raise InputError(f"the name of {member} in the metadata is no printable text")
-    return name
 
 
 def _section(fields: Mapping[str, int], target: str, tracepoint: str) -> str:
@@ -231,10 +213,8 @@ def _section(fields: Mapping[str, int], target: str, tracepoint: str) -> str:
     return stem if len(fit) == 1 else ""
 
 
-def _check_consistency(loader: Loader, header: LightSkeleton, reading: LoaderReading) -> None:
+def _check_consistency(loader: Loader, header: LightSkeleton) -> None:
     """Check what header, instructions and metadata say of each other."""
-    if len(reading.outputs) != len(loader.maps) + len(loader.programs):
-        raise InputError("the loader fills other fields than those of the struct")
     given = header.arrays.get("opts_excl_hash", loader.excl_prog_hash)
     if given != loader.excl_prog_hash:
         raise VerificationError(
@@ -242,12 +222,14 @@ def _check_consistency(loader: Loader, header: LightSkeleton, reading: LoaderRea
             f"{loader.excl_prog_hash.hex()}",
             hint="no kernel loads it: -EACCES",
         )
-    if loader.scheme_name in CHECKS:
-        check_metadata(loader)
     check_loader_btf(loader)
+    check_config(loader)
 
 
 def _signature(message: bytes) -> Signature:
     """Return the signature, which must at least be readable."""
-    cms.parse(message)
+    try:
+        pkcs7_parser.parse(message, PERMISSIVE)
+    except RefusedError as refused:
+        raise InputError(f"opts_sig is no CMS message that kernels take: {refused}") from refused
     return Signature(cms=message, certificate=b"")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from bpfseal.limits import MAX_METADATA
+
 INDEX_TYPE: Final = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 BUNDLE_ARTIFACT_TYPE: Final = "application/vnd.bpfseal.bundle.v1"
@@ -33,7 +35,7 @@ SIZE_LIMITS: Final = {
     MANIFEST_TYPE: 1 << 20,
     CONFIG_TYPE: 4 << 20,
     INSNS_TYPE: 8_000_000,  # BPF_COMPLEXITY_LIMIT_INSNS (include/linux/bpf.h), 8 bytes each
-    METADATA_TYPE: 64 << 20,
+    METADATA_TYPE: MAX_METADATA,
     BTF_TYPE: 1 << 20,
     SIGNATURE_TYPE: 64 << 10,
     CERTIFICATE_TYPE: 64 << 10,

@@ -18,20 +18,22 @@ import binascii
 import errno
 import hashlib
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from bpfseal.bundle.downgrade import refuse_unchecked_signing
+from bpfseal.bundle.downgrade import refuse_traps, refuse_unchecked_signing
 from bpfseal.bundle.model import Signature, SignedLoader
 from bpfseal.bundle.sign import payload_of
 from bpfseal.bundle.verify import verify_loader
 from bpfseal.errors import InputError, UsageError
 from bpfseal.loader.model import Loader
-from bpfseal.signing import cms, mldsa
+from bpfseal.release import ANY_KERNEL
+from bpfseal.signing import cms, mldsa, pkcs7_parser
+from bpfseal.signing.ber import RefusedError
 from bpfseal.signing.certificate import Certificate
-from bpfseal.signing.pkcs7 import Pkcs7Error
 from bpfseal.signing.signer import COORDINATE_SIZES, ecdsa_der, require_hash, require_signing_key
 from bpfseal.signing.verify import VerifiedSignature
 
@@ -64,19 +66,24 @@ class Preparation:
         return hashlib.new(self.hash_name, self.payload).digest()
 
     def commands(self, name: str) -> dict[str, str]:
-        """Return the openssl commands that make a signature, by what they are fit for.
+        """Return the openssl commands that make a signature, quoted for a shell, by their use.
 
         Args:
             name: the name of the file with the payload, without its directory.
         """
         md, key = self.hash_name, "-inkey key.pem"
+        if name.startswith("-"):  # no option, a file
+            name = f"./{name}"
+        file, digest, sig, message = (
+            shlex.quote(f"{name}{suffix}") for suffix in ("", ".digest", ".sig", ".cms")
+        )
         return {
-            "cms": f"openssl cms -sign -binary -noattr -nocerts -keyid -md {md} -in {name} {key} "
-            f"-signer cert.pem -outform DER -out {name}.cms",
-            "raw": f"openssl dgst -{md} -sign key.pem -out {name}.sig {name}",
-            "raw-of-digest": f"openssl pkeyutl -sign {key} -in {name}.digest "
-            f"-pkeyopt digest:{md} -out {name}.sig",
-            "raw-mldsa": f"openssl pkeyutl -sign {key} -rawin -in {name} -out {name}.sig",
+            "cms": f"openssl cms -sign -binary -noattr -nocerts -keyid -md {md} -in {file} {key} "
+            f"-signer cert.pem -outform DER -out {message}",
+            "raw": f"openssl dgst -{md} -sign key.pem -out {sig} {file}",
+            "raw-of-digest": f"openssl pkeyutl -sign {key} -in {digest} "
+            f"-pkeyopt digest:{md} -out {sig}",
+            "raw-mldsa": f"openssl pkeyutl -sign {key} -rawin -in {file} -out {sig}",
         }
 
 
@@ -126,17 +133,18 @@ def attach(
         UsageError: the loader is of a scheme without a signature.
     """
     payload = prepare(signed, hash_name).payload
+    refuse_traps(signed, [certificate])
     require_signing_key(certificate)
     if form == "cms" or (form == "auto" and _is_message(signature)):
         message = _der(signature)
-        if trailing := cms.parse(message).trailing:
+        if trailing := len(message) - _size(message):
             raise InputError(f"{trailing} bytes after the CMS message")
     else:
         value = _value(signature, certificate)
         message = cms.assemble(value, certificate, certificate.algorithm, hash_name)
     try:
         proven = verify_loader(_with(signed, message, certificate, only=True), [certificate])
-    except Pkcs7Error as error:
+    except RefusedError as error:
         if error.errno == errno.EKEYREJECTED and not error.hint:
             error.hint = _hint(certificate, hash_name, len(payload))
         raise
@@ -169,6 +177,15 @@ def _der(message: bytes) -> bytes:
         raise InputError("not a CMS message in PEM", hint="openssl cms -outform DER") from error
 
 
+def _size(message: bytes) -> int:
+    try:
+        return pkcs7_parser.parse(message, ANY_KERNEL).size
+    except RefusedError as refused:
+        if refused.errno == errno.EBADMSG:
+            raise InputError(f"not a CMS message that kernels take: {refused}") from refused
+        raise
+
+
 def _value(signature: bytes, certificate: Certificate) -> bytes:
     """Return a bare signature value as CMS holds it.
 
@@ -182,7 +199,7 @@ def _value(signature: bytes, certificate: Certificate) -> bytes:
         if len(signature) == 2 * COORDINATE_SIZES[kind]:
             return ecdsa_der(signature)
         raise InputError(f"{len(signature)} bytes that are no ECDSA signature, DER or r and s")
-    size = mldsa.SIGNATURE_SIZES.get(kind) or int(kind.removeprefix("rsa")) // 8
+    size = mldsa.SIGNATURE_SIZES.get(kind) or -(-int(kind.removeprefix("rsa")) // 8)
     if len(signature) != size:
         raise InputError(
             f"signature of {len(signature)} bytes; one of the key type {kind} has {size}",

@@ -21,8 +21,8 @@ from bpfseal.errors import UsageError
 
 DEFAULT_TAG: Final = "latest"
 
-DEFAULT_TIMEOUT: Final = 30.0
-"""Seconds that a registry may keep silent."""
+DEFAULT_TIMEOUT: Final = 120.0
+"""Seconds that a whole exchange with a registry may take."""
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"({_LABEL}(\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?")
@@ -68,7 +68,8 @@ class Access:
         password: its password or token.
         token_host: the host of a token service that may see the credentials although it lies in
             another domain than the registry.
-        timeout: seconds that the registry may keep silent.
+        timeout: seconds for all that is exchanged, from looking up the name to the last byte, with
+            log-in, redirects and what is tried again.
     """
 
     plain_http: bool = False

@@ -41,11 +41,12 @@ def sign_loader(signed: SignedLoader, signer: Signer, *, hash_name: str = "sha25
         UsageError: the loader is of a scheme without a signature.
         DowngradeTrapError: some kernel would load it with metadata that nobody checks, or does so
             with a signature that is there already.
+        VerificationError: a signature that is there already cannot be judged (`refuse_traps`).
     """
     if not signed.loader.scheme.signed_parts:
         raise UsageError(f"scheme {signed.loader.scheme_name} has no signature")
     refuse_unchecked_signing(signed.loader)
-    refuse_traps(signed)
+    refuse_traps(signed, [signer.certificate])
     signature = Signature(
         cms=cms.build(payload_of(signed.loader), signer, hash_name),
         certificate=signer.certificate.der,

@@ -17,6 +17,7 @@ from typing import Final
 
 from bpfseal import __version__
 from bpfseal.bpf.uapi import AttachType, ProgType
+from bpfseal.bundle.derivation import open_attach_point
 from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.bundle.skeleton_runtime import RUNTIME
 from bpfseal.bundle.skeleton_variants import GlobalData, chosen_variants, global_data
@@ -29,21 +30,30 @@ _TRACEPOINT: Final = re.compile(r"[A-Za-z0-9_]+")
 _RAW_TRACEPOINTS: Final = (ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE)
 _ESCAPES: Final = tuple("\\0" if number == 0 else f"\\x{number:02x}" for number in range(256))
 _FAILED: Final = "failed:"
+_GUARD: Final = (
+    (
+        "#ifdef BPFSEAL_TRUST_SECTIONS",
+        "/* No signature covers the name of the tracepoint: only the bundle's config says it. */",
+    ),
+    ("#else", "(void)prog_fd;", "fd = -EPERM;", "#endif"),
+)
+"""Around an attach that only an unsigned section says: the program's author has to ask for it."""
 _NOT_ATTACHED: Final = "0; /* no automatic attach for this program type */"
 
 
-def c_skeleton(bundle: Bundle) -> str:
+def c_skeleton(bundle: Bundle, *, unsigned: bool = False) -> str:
     """Return the header; the same bundle gives the same text.
 
     Args:
-        bundle: signed variants, or one that is unsigned.
+        bundle: signed variants; or, with `unsigned`, the one of scheme ``unsigned``.
+        unsigned: the header loads what nobody signed, and says so.
 
     Raises:
-        UsageError: a variant that should be signed is not.
+        UsageError: a variant that should be signed is not, or the other way round.
         VerificationError: the metadata is not what the signed instructions vouch for.
         InputError: what cannot be expressed in C, or contradicts itself.
     """
-    variants = chosen_variants(bundle)
+    variants = chosen_variants(bundle, unsigned=unsigned)
     return "".join(f"{line}\n" for line in _Header(bundle.name, variants).lines())
 
 
@@ -63,6 +73,8 @@ class _Header:
         guard = f"BPFSEAL_{self.name.upper()}_SKEL_H"
         schemes = ", ".join(variant.loader.scheme_name for variant in self.variants)
         yield f"/* {self.name}: made by bpfseal {__version__}, do not edit. Schemes: {schemes}. */"
+        if not self.is_signed:
+            yield "/* UNSIGNED: nobody checks what this skeleton loads. */"
         yield f"#ifndef {guard}"
         yield f"#define {guard}"
         yield ""
@@ -127,7 +139,9 @@ class _Header:
     def _function(self, result: str, function: str, arguments: str, *body: str) -> Iterator[str]:
         yield f"static inline {result}{self.name}__{function}({arguments})"
         yield "{"
-        yield from (line if not line or line == _FAILED else f"\t{line}" for line in body)
+        for line in body:
+            is_flush = not line or line == _FAILED or line.startswith("#")
+            yield line if is_flush else f"\t{line}"
         yield "}"
         yield ""
 
@@ -137,12 +151,17 @@ class _Header:
 
     def _attach_one(self, entry: ProgramEntry) -> Iterator[str]:
         call = _attach_call(entry)
+        is_open = self.is_signed and open_attach_point(entry)
+        guard_begin, guard_end = _GUARD if is_open else ((), ())
         body = [f"int fd = {_NOT_ATTACHED}", "", "(void)skel;", "return fd;"]
         if call:
             body = [
                 f"int prog_fd = skel->progs.{entry.name}.prog_fd;",
-                f"int fd = bpfseal_error({call});",
+                "int fd;",
                 "",
+                *guard_begin,
+                f"fd = bpfseal_error({call});",
+                *guard_end,
                 "if (fd > 0)",
                 f"\tskel->links.{entry.name}_fd = fd;",
                 "return fd;",
@@ -339,6 +358,7 @@ def _flags(scheme: Scheme) -> str:
             ("BPFSEAL_BIND_METADATA", scheme.binds_metadata),
             ("BPFSEAL_ASK_HASH", scheme.wants_map_hash),
             ("BPFSEAL_HOST_VALUES", scheme.copies_host_values),
+            ("BPFSEAL_UNSIGNED", not scheme.signed_parts),
         )
         if is_set
     ]

@@ -23,7 +23,7 @@ _LINE: Final = 88
 _TEMPLATE: Final = '''\
 """{name}, ready to load: made by bpfseal {version}, do not edit.
 
-Schemes: {schemes}.
+Schemes: {schemes}.{warning}
 """
 
 from __future__ import annotations
@@ -60,25 +60,29 @@ _OPTIONS: Final = "options"
 _OPTIONS_UNSIGNED: Final = '{"scheme": "unsigned", **options}'
 """What the module passes on. It holds an unsigned loader only if that was asked for."""
 
+_WARNING: Final = "\n\nUNSIGNED: nobody checks what this module loads."
 
-def python_skeleton(bundle: Bundle) -> str:
+
+def python_skeleton(bundle: Bundle, *, unsigned: bool = False) -> str:
     """Return the module; the same bundle gives the same text.
 
     Args:
-        bundle: signed variants, or one that is unsigned.
+        bundle: signed variants; or, with `unsigned`, the one of scheme ``unsigned``.
+        unsigned: the module loads what nobody signed, and says so.
 
     Raises:
-        UsageError: a variant that should be signed is not.
+        UsageError: a variant that should be signed is not, or the other way round.
         VerificationError: the metadata is not what the signed instructions vouch for.
         InputError: the variants contradict each other, or a name is no identifier.
     """
-    variants = chosen_variants(bundle)
+    variants = chosen_variants(bundle, unsigned=unsigned)
     loader = variants[0].loader
     text = base64.b64encode(pack(replace(bundle, variants=variants))).decode()
     return _TEMPLATE.format(
         name=bundle.name,
         version=__version__,
-        options=_OPTIONS if loader.scheme.signed_parts else _OPTIONS_UNSIGNED,
+        options=_OPTIONS_UNSIGNED if unsigned else _OPTIONS,
+        warning=_WARNING if unsigned else "",
         schemes=", ".join(variant.loader.scheme_name for variant in variants),
         maps="".join(f'"{entry.ident}", ' for entry in loader.maps).rstrip(" "),
         programs="".join(f'"{entry.name}", ' for entry in loader.programs).rstrip(" "),

@@ -13,6 +13,7 @@ RUNTIME: Final = r"""#ifndef BPFSEAL_SKELETON_RUNTIME
 #define BPFSEAL_SKELETON_RUNTIME
 
 #include <errno.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ enum {
 	BPFSEAL_BIND_METADATA = 1, /* the kernel covers the metadata: fd_array_cnt is 1 */
 	BPFSEAL_ASK_HASH = 2,      /* the loader reads the map's hash, which must be asked for */
 	BPFSEAL_HOST_VALUES = 4,   /* the loader takes max_entries and data from the context */
+	BPFSEAL_UNSIGNED = 8,      /* it was asked for a loader that nobody signed */
 };
 
 /* One way to load the object: a loader, and one of the signatures over it. */
@@ -95,16 +97,40 @@ static inline __u64 bpfseal_u64(const void *pointer)
 	return (__u64)(unsigned long)pointer;
 }
 
-/* bpf(2) with a negative errno as its error. A signal may interrupt the verifier: try again. */
+/* How often a call is made that signals disturb, as libbpf has it. */
+enum { BPFSEAL_TRIES = 5 };
+
+/* With a timer that is faster than the call every try could fail: no signals at the last one. */
+static inline void bpfseal_hold_signals(int tries, sigset_t *before)
+{
+	sigset_t all;
+
+	if (tries != BPFSEAL_TRIES)
+		return;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, before);
+}
+
+static inline void bpfseal_release_signals(int tries, const sigset_t *before)
+{
+	if (tries == BPFSEAL_TRIES)
+		sigprocmask(SIG_SETMASK, before, NULL);
+}
+
+/* bpf(2) with a negative errno as its error. A signal may disturb the verifier: try again. */
 static inline int bpfseal_bpf(int command, void *attr, size_t size)
 {
+	int tries = 0, err;
+	sigset_t before;
 	long result;
-	int tries = 5;
 
 	do {
+		bpfseal_hold_signals(++tries, &before);
 		result = syscall(__NR_bpf, command, attr, (unsigned int)size);
-	} while (result < 0 && errno == EAGAIN && --tries);
-	return result < 0 ? -errno : (int)result;
+		err = result < 0 ? -errno : (int)result;
+		bpfseal_release_signals(tries, &before);
+	} while ((err == -EAGAIN || err == -EINTR) && tries < BPFSEAL_TRIES);
+	return err;
 }
 
 /* The bytes that the value of a map of global data takes in memory. */
@@ -216,16 +242,22 @@ static inline int bpfseal_run_loader(struct bpf_loader_ctx *ctx, int prog_fd)
 		__u32 repeat, duration, ctx_size_in, ctx_size_out;
 		__u64 ctx_in, ctx_out;
 	} attr;
-	int err;
+	int tries = 0, err;
+	sigset_t before;
 
-	memset(&attr, 0, sizeof(attr));
-	attr.prog_fd = (__u32)prog_fd;
-	attr.ctx_in = bpfseal_u64(ctx);
-	attr.ctx_size_in = ctx->sz;
-	err = bpfseal_bpf(BPF_PROG_TEST_RUN, &attr, sizeof(attr));
-	if (err < 0)
-		return err;
-	return (int)attr.retval < 0 ? (int)attr.retval : 0;
+	/* A signal disturbs the verifier at what the loader loads, too: it has closed all again. */
+	do {
+		bpfseal_hold_signals(++tries, &before);
+		memset(&attr, 0, sizeof(attr));
+		attr.prog_fd = (__u32)prog_fd;
+		attr.ctx_in = bpfseal_u64(ctx);
+		attr.ctx_size_in = ctx->sz;
+		err = bpfseal_bpf(BPF_PROG_TEST_RUN, &attr, sizeof(attr));
+		if (err >= 0)
+			err = (int)attr.retval < 0 ? (int)attr.retval : 0;
+		bpfseal_release_signals(tries, &before);
+	} while (err == -EAGAIN && tries < BPFSEAL_TRIES);
+	return err;
 }
 
 /*
@@ -238,6 +270,9 @@ static inline int bpfseal_attempt_load(const struct bpfseal_attempt *attempt,
 	int map_fd, btf_fd = -1, prog_fd = -1, err;
 
 	*refused = false;
+	/* Without a signature, or with one that nobody would look at, only what says so is loaded. */
+	if (!(attempt->flags & BPFSEAL_UNSIGNED) != (attempt->signature && attempt->excl_prog_hash))
+		return -EPERM;
 	err = map_fd = bpfseal_create_metadata_map(attempt);
 	if (err < 0)
 		return err;

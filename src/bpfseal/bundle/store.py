@@ -14,10 +14,11 @@ from pathlib import Path
 
 from bpfseal.bundle import media
 from bpfseal.bundle.archive import read_tar, write_tar
-from bpfseal.bundle.files import read_file, write_directory, write_files
 from bpfseal.bundle.layout import decode, encode, is_layout_path
 from bpfseal.bundle.model import Bundle
-from bpfseal.errors import InputError
+from bpfseal.bundle.writing import is_folder, write_directory, write_files
+from bpfseal.errors import InputError, UsageError
+from bpfseal.input_file import read_file
 
 
 def pack(bundle: Bundle) -> bytes:
@@ -43,7 +44,7 @@ def unpack(data: bytes, where: str) -> Bundle:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read a bundle from a file or a directory.
+    """Read a bundle from a file or a directory; `bpfseal.bundle.reading` takes headers, too.
 
     Raises:
         InputError: it cannot be read or is not a bundle.
@@ -63,7 +64,7 @@ def read_layout(path: Path) -> dict[str, bytes]:
     Raises:
         InputError: it cannot be read, or has files that no bundle has.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises what this answers with False
         return _read_directory(path)
     return read_tar(read_file(path, limit=media.MAX_BUNDLE_SIZE), str(path))
 
@@ -71,11 +72,13 @@ def read_layout(path: Path) -> dict[str, bytes]:
 def write_bundle(bundle: Bundle, path: Path | str) -> None:
     """Write a bundle: a directory if `path` ends in ``/`` or is one, else a file.
 
-    What was there is replaced only when the whole bundle has been written.
+    What was there is replaced only when the whole bundle has been written, and a directory only if
+    all of it is a bundle.
 
     Raises:
         InputError: a part of it is beyond the limits of the format.
-        UsageError: the directory holds something that is not a bundle.
+        UsageError: the directory holds something that is not a bundle, or the file is a key, a
+            certificate or an object.
         CapabilityError: it cannot be written.
     """
     write_layout(encode(bundle), path)
@@ -85,14 +88,35 @@ def write_layout(files: Mapping[str, bytes], path: Path | str) -> None:
     """Write the files of a bundle as they are; see `write_bundle`.
 
     Raises:
-        UsageError: the directory holds something that is not a bundle.
+        UsageError: see `write_bundle`.
         CapabilityError: it cannot be written.
     """
     target = Path(path)
-    if target.is_dir() or os.fspath(path).endswith("/"):
-        write_directory(files, target, marker=media.LAYOUT_FILE)
+    if is_folder(target) or os.fspath(path).endswith("/"):
+        write_directory(files, target, owned=_files_of_bundle)
     else:
         write_files({target: write_tar(files)})
+
+
+def _files_of_bundle(folder: Path) -> frozenset[str]:
+    """Return the files of a directory that is a bundle and nothing else.
+
+    Other OCI image layouts have the same names for their files, so that names do not do: each file
+    is read, and one must lead to the other.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        files = _read_directory(folder)
+        decode(files, str(folder))
+    except InputError as error:
+        raise UsageError(
+            f"holds something else than a bundle, and is not replaced: {error}",
+            where=str(folder),
+            hint="name a new one",
+        ) from None
+    return frozenset(files)
 
 
 def _read_directory(root: Path) -> dict[str, bytes]:

@@ -1,8 +1,9 @@
 """Requests to an OCI registry, through ``oras``, with every answer within limits.
 
 ``oras`` knows the log-in of registries (basic, bearer tokens, Docker's configuration and credential
-helpers). What it leaves open is closed here: time limits, the size of every body, where a request
-may go, where credentials may go, and how often something is tried again.
+helpers). What it leaves open is closed here: the time (`bpfseal.bundle.deadline`), the size of
+every body, where a request may go, where credentials may go, and how often something is tried
+again.
 
 Where requests and credentials may go:
 
@@ -16,14 +17,14 @@ Where requests and credentials may go:
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import inspect
 import io
 import logging
 import re
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import oras.container  # type: ignore[import-untyped]
@@ -33,6 +34,7 @@ import urllib3
 from oras.auth.utils import parse_auth_header  # type: ignore[import-untyped]
 from requests.adapters import HTTPAdapter
 
+from bpfseal.bundle.deadline import Deadline, OverError
 from bpfseal.bundle.model import TOOL
 from bpfseal.bundle.reference import Access, Reference, host_name, is_loopback
 from bpfseal.errors import CapabilityError, InputError, UsageError
@@ -48,8 +50,8 @@ MAX_ANSWER: Final = 1 << 20
 
 _MAX_REDIRECTS = 4
 _CHUNK = 1 << 16
-_SLOWEST = 4096.0
-"""Bytes per second below which a body is not waited for, once the time limit is over."""
+
+_T = TypeVar("_T")
 
 _FAILURES = (
     requests.RequestException,
@@ -76,26 +78,43 @@ class _RefusedError(Exception):
 class _Adapter(HTTPAdapter):
     """Sends one request and takes its answer, redirects one by one, within the limits."""
 
-    def __init__(self, reference: Reference, access: Access) -> None:
+    def __init__(self, reference: Reference, access: Access, deadline: Deadline) -> None:
         super().__init__()
         self._host = reference.host
         self._access = access
+        self._deadline = deadline
         self.max_body = MAX_ANSWER
+        deadline.watch_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Return the manager of the connections to a proxy."""
+        is_new = proxy not in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **options)
+        if is_new and not proxy.lower().startswith("socks"):
+            self._deadline.watch_pools(manager)
+        return manager
 
     def send(  # type: ignore[override] # options by name only
         self, request: requests.PreparedRequest, **options: Any
     ) -> requests.Response:
         """Send a request; the answer has its whole body then."""
         self._check_target(request)
-        timeout = self._access.timeout
-        response = super().send(request, **(options | {"stream": True, "timeout": timeout}))
-        raw = response.raw
         try:
-            response.raw = io.BytesIO(self._body(raw))
-        except BaseException:
-            raw.close()  # nobody may read the rest as the next answer
+            timeout = self._deadline.patience()
+            response = super().send(request, **(options | {"stream": True, "timeout": timeout}))
+            raw = response.raw
+            try:
+                response.raw = io.BytesIO(self._body(raw))
+            except BaseException:
+                raw.close()  # nobody may read the rest as the next answer
+                raise
+            raw.release_conn()
+        except _FAILURES:
+            self._deadline.left()  # if it was cut off, that is what to say
             raise
-        raw.release_conn()
+        finally:
+            self._deadline.forget_closed()
+        self._deadline.left()  # else what came may be what was there when it was cut off
         return response
 
     def _check_target(self, request: requests.PreparedRequest) -> None:
@@ -125,13 +144,10 @@ class _Adapter(HTTPAdapter):
         if raw.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise _RefusedError("answers compressed, unasked")
         body = bytearray()
-        started = time.monotonic()
         while chunk := raw.read1(_CHUNK, decode_content=False):
             body += chunk
             if len(body) > self.max_body:
                 raise _RefusedError(f"answers with more than {self.max_body} bytes")
-            if time.monotonic() - started > self._access.timeout + len(body) / _SLOWEST:
-                raise _RefusedError(f"answers too slowly ({len(body)} bytes so far)")
         return bytes(body)
 
 
@@ -178,7 +194,8 @@ class Connection:
                 "a password over plain http", where=reference.host, hint="without --plain-http"
             )
         self._reference = reference
-        self._adapter = _Adapter(reference, access)
+        self._deadline = Deadline(access.timeout)
+        self._adapter = _Adapter(reference, access, self._deadline)
         scheme = "http" if access.plain_http else "https"
         self._root = f"{scheme}://{reference.host}/v2/"
         self.url = f"{self._root}{reference.name}/"
@@ -190,6 +207,7 @@ class Connection:
             self._provider = self._connect(session, access)
         except BaseException:
             session.close()
+            self._deadline.close()
             raise
 
     def _connect(self, session: _Session, access: Access) -> Any:
@@ -233,6 +251,7 @@ class Connection:
     def close(self) -> None:
         """End the connection."""
         self._provider.session.close()
+        self._deadline.close()
 
     def exists(self, path: str) -> bool:
         """Whether the repository says that it has something (HEAD)."""
@@ -326,19 +345,24 @@ class Connection:
                 answer = self._once(work)
                 if answer.status_code not in _BUSY:
                     return answer
-            time.sleep(PAUSE * 3 ** (attempt - 1))
+            self._once(functools.partial(self._deadline.pause, PAUSE * 3 ** (attempt - 1)))
         try:
             return self._once(work)
         except _FAILURES as error:
             raise self._broken(error) from None
 
-    def _once(self, work: Callable[[], requests.Response]) -> requests.Response:
+    def _once(self, work: Callable[[], _T]) -> _T:
         """Do something, and say in our words what trying again would not change."""
         try:
             return work()
         except _RefusedError as error:
             message = f"the registry {error}"
             raise CapabilityError(message, where=str(self._reference)) from None
+        except OverError:
+            message = f"the registry did not do it within {self._deadline.seconds:g} s"
+            raise CapabilityError(
+                message, where=str(self._reference), hint="--timeout gives it more"
+            ) from None
         except ValueError as error:
             if type(error) is not ValueError:
                 raise

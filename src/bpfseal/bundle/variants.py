@@ -22,8 +22,9 @@ def loadable_variants(bundle: Bundle) -> tuple[SignedLoader, ...]:
 
     Raises:
         UsageError: a variant that should be signed is not, or there is nothing to load.
-        InputError: the variants differ in maps or programs, or two of these have one name.
+        InputError: the variants differ in name, maps or programs, or two of these have one name.
     """
+    check_name(bundle)
     variants = sorted(bundle.variants, key=lambda variant: _ORDER.index(variant.loader.scheme_name))
     if not variants:
         raise UsageError("the bundle holds no loader")
@@ -45,6 +46,20 @@ def loadable_variants(bundle: Bundle) -> tuple[SignedLoader, ...]:
         if len(set(names)) < len(names):
             raise InputError("two maps or two programs have the same name", where=bundle.name)
     return tuple(variants)
+
+
+def check_name(bundle: Bundle) -> None:
+    """Check that a bundle and its loaders are about one object.
+
+    Raises:
+        InputError: a loader is of an object of another name.
+    """
+    for variant in bundle.variants:
+        if variant.loader.name != bundle.name:
+            raise InputError(
+                f"the bundle is of {bundle.name!r}, its variant {variant.loader.scheme_name} "
+                f"of {variant.loader.name!r}"
+            )
 
 
 def _what_it_makes(loader: Loader) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ not hold on another one that loads the artifact too. `verify_loader` demands all
 
 Example:
     >>> from bpfseal.bundle.model import SignedLoader
-    >>> from bpfseal.loader.model import Loader
+    >>> from bpfseal.loader.model import Loader, ProgramEntry
     >>> verify_loader(SignedLoader(Loader("kfunc", "x", b"", b"", b"", (), ())), [])
     Traceback (most recent call last):
     bpfseal.errors.VerificationError: not signed (sign it with: bpfseal sign)
@@ -17,21 +17,31 @@ Example:
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bpfseal.bundle.admission import Admission, LoaderFacts, describe, without_empty
-from bpfseal.bundle.downgrade import admissions_of, covered_payloads, refuse_unchecked
+from bpfseal.bundle import coverage
+from bpfseal.bundle.admission import (
+    Admission,
+    LoaderFacts,
+    SignatureAnswer,
+    admission,
+    describe,
+    without_empty,
+)
+from bpfseal.bundle.coverage import Covered, LoaderPayloads
+from bpfseal.bundle.derivation import check_config, open_attach_points
+from bpfseal.bundle.downgrade import refuse_covered, refuse_unchecked
 from bpfseal.bundle.integrity import check_digest, check_loader_btf
 from bpfseal.bundle.model import SignedLoader
-from bpfseal.bundle.sign import payload_of
 from bpfseal.errors import VerificationError
-from bpfseal.loader.model import Loader
-from bpfseal.release import RELEASES, Payload, Release, digests_of
+from bpfseal.loader.model import ProgramEntry
+from bpfseal.release import NEWEST, RELEASES, KernelCrypto, Payload, Release
+from bpfseal.signing import pkcs7, pkcs7_parser
+from bpfseal.signing.ber import RefusedError
 from bpfseal.signing.certificate import Certificate
-from bpfseal.signing.pkcs7 import KERNEL_DIGESTS
-from bpfseal.signing.verify import VerifiedSignature, verify_signature
+from bpfseal.signing.verify import VerifiedSignature, check_size, verify_signature
 
 _PREFERENCE = {"yes": 0, "some": 1, "no": 2}
 
@@ -47,6 +57,8 @@ class LoaderVerification:
         admissions: what each kernel release makes of the loader with the signature that suits it
             best.
         warnings: what is weak about the check of the metadata, one line each.
+        not_covered: the programs whose attach point only the config says, which no signature
+            covers; everything else in the config is what the loader says itself.
     """
 
     signatures: tuple[VerifiedSignature, ...]
@@ -54,6 +66,7 @@ class LoaderVerification:
     payload: Payload = ()
     admissions: tuple[Admission, ...] = ()
     warnings: tuple[str, ...] = ()
+    not_covered: tuple[ProgramEntry, ...] = ()
 
 
 def verify_loader(
@@ -66,8 +79,8 @@ def verify_loader(
     """Verify a loader: its signatures, its metadata and its BTF.
 
     One trusted signature is enough, as one is all that a load passes to the kernel. A single
-    trusted one that some kernel takes for a loader with unchecked metadata is too much. The
-    certificates inside the bundle are not consulted.
+    trusted one that some kernel takes for a loader with unchecked metadata is too much, wherever it
+    stands (`bpfseal.bundle.coverage`). The certificates inside the bundle are not consulted.
 
     Args:
         signed: the loader with its signatures.
@@ -80,82 +93,129 @@ def verify_loader(
     Raises:
         DowngradeTrapError: some kernel loads it with metadata that nobody checks.
         VerificationError: unsigned, no signature by a trusted certificate, metadata that the signed
-            instructions do not vouch for, or an unexpected loader BTF.
+            instructions do not vouch for, an unexpected loader BTF, bytes that are no loader of
+            this scheme, or a config that says something else than the loader.
     """
     loader = signed.loader
     if not signed.signatures:
         raise VerificationError("not signed", hint="sign it with: bpfseal sign")
     kernels = tuple(RELEASES.values() if releases is None else releases)
-    digests = KERNEL_DIGESTS if releases is None else digests_of(kernels)
-    claimed = loader.scheme.signed_parts
+    cryptos = (NEWEST,) if releases is None else _distinct(kernels)
+    claimed = without_empty(loader, loader.scheme.signed_parts)
+    facts = LoaderFacts.of(loader)
+    payloads = LoaderPayloads(loader)
+    judge = _Judge(payloads, claimed, trusted)
+    enclosed = [signature.certificate for signature in signed.signatures]
+    counting = (*trusted, *coverage.vouched_for(enclosed, trusted))
     verified: list[VerifiedSignature] = []
     failures: list[VerificationError] = []
+    messages: list[bytes] = []
     for signature in signed.signatures:
+        # What a message claims to cover is judged below, whether or not a message does.
+        found = judge.covered(signature.cms, counting)
+        refuse_covered((each for each in found if each.payload != claimed), facts, kernels)
         try:
-            found = _verify(loader, signature.cms, trusted, digests, at)
+            verified.append(judge.verify(signature.cms, cryptos, at))
         except VerificationError as error:
-            failures.append(_explained(error, loader, signature.cms, trusted, kernels))
+            failures.append(_explained(error, found, claimed, loader.scheme_name))
         else:
-            verified.append(found)
+            messages.append(signature.cms)
     if not verified:
         raise failures[0]
-    facts = LoaderFacts.of(loader)
-    per_signature = [admissions_of(loader, claimed, found, kernels, facts) for found in verified]
+    plain = tuple(admission(release, claimed, facts) for release in kernels)
     if not loader.scheme.binds_metadata:
         carried = facts.carried if facts.carried_by == loader.scheme_name else None
         if carried is None:
             reason = "the signed instructions carry no digest of the metadata"
-            refuse_unchecked(claimed, per_signature[0], reason)
+            refuse_unchecked(claimed, plain, reason)
         check_digest(loader, carried)
     check_loader_btf(loader)
-    for each in per_signature:
-        refuse_unchecked(claimed, each)
+    refuse_unchecked(claimed, plain)
+    per_signature = [
+        tuple(admission(each, claimed, facts, judge.answer(cms, each)) for each in kernels)
+        for cms in messages
+    ]
+    check_config(loader)
     best = tuple(map(_best, zip(*per_signature, strict=True)))
     return LoaderVerification(
         signatures=tuple(verified),
         failures=tuple(str(failure) for failure in failures),
-        payload=claimed,
+        payload=loader.scheme.signed_parts,
         admissions=best,
         warnings=tuple(_warnings(best)),
+        not_covered=open_attach_points(loader),
     )
 
 
-def _verify(
-    loader: Loader,
-    cms: bytes,
-    trusted: Sequence[Certificate],
-    digests: Collection[str],
-    at: datetime | None,
-) -> VerifiedSignature:
-    """Verify one signature over what the loader's scheme says that it covers."""
-    if not loader.scheme.signed_parts:
-        raise VerificationError(f"scheme {loader.scheme_name}: a signature covers nothing")
-    return verify_signature(cms, payload_of(loader), trusted, digests=digests, at=at)
+class _Judge:
+    """Holds signatures against one loader, for one set of trusted keys."""
+
+    def __init__(
+        self, payloads: LoaderPayloads, claimed: Payload, trusted: Sequence[Certificate]
+    ) -> None:
+        self._payloads = payloads
+        self._claimed = payloads[claimed] if claimed else None
+        self._trusted = trusted
+        self._find = pkcs7.find_in(each.parsed for each in trusted)
+
+    def covered(self, cms: bytes, certificates: Sequence[Certificate]) -> tuple[Covered, ...]:
+        """Return what a message covers; nothing if no kernel takes it at all."""
+        try:
+            return coverage.covered(self._payloads, cms, certificates)
+        except RefusedError:
+            return ()
+
+    def verify(
+        self, cms: bytes, cryptos: Sequence[KernelCrypto], at: datetime | None
+    ) -> VerifiedSignature:
+        """Verify a signature over what the scheme says, as the first kernel that takes it does."""
+        if self._claimed is None:
+            raise VerificationError("of this scheme a signature covers nothing")
+        refused: VerificationError | None = None
+        for crypto in cryptos:
+            try:
+                return verify_signature(cms, self._claimed, self._trusted, crypto, at=at)
+            except VerificationError as error:
+                refused = refused or error
+        raise refused or VerificationError("no kernel to verify for")
+
+    def answer(self, cms: bytes, release: Release) -> SignatureAnswer:
+        """Return what the kernels of a release say to a signature."""
+        full, least = (self._refusal(cms, release.crypto(full=full)) for full in (True, False))
+        if full is None and least is None:
+            return SignatureAnswer()
+        if full is not None and least is not None:
+            return SignatureAnswer("no", full.errno, full.reason)
+        some = full or least
+        if some is None:
+            return SignatureAnswer()
+        return SignatureAnswer("some", some.errno, f"some builds: {some.reason}")
+
+    def _refusal(self, cms: bytes, crypto: KernelCrypto) -> RefusedError | None:
+        try:
+            check_size(cms)
+            message = pkcs7_parser.parse(cms, crypto)
+            pkcs7.check(message, self._claimed or pkcs7.Payload(), self._find, crypto)
+        except RefusedError as refused:
+            return refused
+        return None
+
+
+def _distinct(releases: Iterable[Release]) -> tuple[KernelCrypto, ...]:
+    """Return what kernels can compute, the newest first."""
+    return tuple(dict.fromkeys(release.crypto() for release in reversed(tuple(releases))))
 
 
 def _explained(
-    error: VerificationError,
-    loader: Loader,
-    cms: bytes,
-    trusted: Sequence[Certificate],
-    releases: Sequence[Release],
+    error: VerificationError, found: Sequence[Covered], claimed: Payload, scheme_name: str
 ) -> VerificationError:
-    """Say what a signature covers that does not cover what it should.
-
-    Raises:
-        DowngradeTrapError: what it covers is loaded somewhere, with metadata that nobody checks.
-    """
-    claimed = without_empty(loader, loader.scheme.signed_parts)
-    for payload, verified in covered_payloads(loader, cms, trusted).items():
-        if payload == claimed:
-            continue
-        found = admissions_of(loader, payload, verified, releases)
-        signer = verified.certificate.subject
-        refuse_unchecked(payload, found, f"{signer} signed {describe(payload)}")
-        error.hint = (
-            f"it is a signature over {describe(payload)}, "
-            f"not what scheme {loader.scheme_name} needs"
-        )
+    """Say what a signature covers that does not cover what it should."""
+    for each in found:
+        if each.payload != claimed:
+            error.hint = (
+                f"it is a signature over {describe(each.payload)}, "
+                f"not what scheme {scheme_name} needs"
+            )
     return error
 
 

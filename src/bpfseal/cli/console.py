@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from bpfseal.cli.secrets import Redactor
+from bpfseal.cli.streams import stdout, write_stderr, writing_stdout
 from bpfseal.errors import BpfsealError
 
 if TYPE_CHECKING:
@@ -44,13 +47,19 @@ class Console:
     Attributes:
         json: print one JSON document instead of text.
         verbose: print details.
+        debug: print a traceback with an error.
         verb: the verb that runs, or ``""``.
+        sources: where options about trust come from, if not from the command line; by name.
+        redact: takes PINs out of everything that is printed.
     """
 
-    def __init__(self, *, json: bool = False, verbose: bool = False) -> None:
+    def __init__(self, *, json: bool = False, verbose: bool = False, debug: bool = False) -> None:
         self.json = json
         self.verbose = verbose
+        self.debug = debug
         self.verb = ""
+        self.sources: dict[str, str] = {}
+        self.redact = Redactor()
         self._results: list[dict[str, Any]] = []
         self._error: BpfsealError | None = None
         self._is_finished = False
@@ -73,16 +82,17 @@ class Console:
         """Print a table of the human result: boxed on a terminal, plain columns elsewhere."""
         if self.json:
             return
-        cells = [[printable(cell) for cell in row] for row in rows]
-        if terminal := _terminal(sys.stdout):
-            from rich.table import Table
-            from rich.text import Text
+        cells = [[self._shown(cell) for cell in row] for row in rows]
+        with writing_stdout():
+            if terminal := _terminal(stdout()):
+                from rich.table import Table
+                from rich.text import Text
 
-            table = Table(*headers)
-            for row in cells:
-                table.add_row(*(Text(cell) for cell in row))
-            terminal.print(table)
-            return
+                table = Table(*headers)
+                for row in cells:
+                    table.add_row(*(Text(_encodable(cell, sys.stdout)) for cell in row))
+                terminal.print(table)
+                return
         widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
         for row in (list(headers), *cells):
             line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -90,7 +100,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print a message."""
-        print(_encodable(f"bpfseal: {printable(text)}", sys.stderr), file=sys.stderr)  # noqa: T201
+        write_stderr(_encodable(f"bpfseal: {self._shown(text)}", sys.stderr) + "\n")
 
     def detail(self, text: str) -> None:
         """Print a message if ``-v`` was given."""
@@ -100,6 +110,13 @@ class Console:
     def complain(self, error: BpfsealError) -> None:
         """Print an error as one line."""
         self.note(f"{self.verb}: {error}" if self.verb else str(error))
+
+    def trace(self) -> None:
+        """Print where the error comes from that is being handled, if ``--debug`` was given."""
+        if self.debug:
+            lines = self.redact(traceback.format_exc()).splitlines()
+            shown = "".join(f"{printable(line)}\n" for line in lines)
+            write_stderr(_encodable(shown, sys.stderr))
 
     def fail(self, error: BpfsealError) -> None:
         """Print the error that ended the verb, and remember it for the JSON document."""
@@ -117,27 +134,43 @@ class Console:
         yield from track(items, title, total=total, console=terminal, transient=True)
 
     def finish(self, status: int) -> None:
-        """Print the JSON document, if one is wanted; a second time does nothing."""
-        if not self.json or self._is_finished:
+        """Print the JSON document, if one is wanted; a second time does nothing.
+
+        What was decided with options about trust from elsewhere is said to be so.
+        """
+        if self._is_finished:
             return
         self._is_finished = True
+        if self.sources and not self._error:
+            told = ", ".join(f"--{name} from {place}" for name, place in self.sources.items())
+            self.note(f"{self.verb}: {told}")
+        if not self.json:
+            return
         document: dict[str, Any] = {
             "verb": self.verb,
             "status": status,
             "results": self._results,
         }
+        if self.sources:
+            document["options_from"] = self.sources
         if self._error:
             document["error"] = error_fields(self._error)
-        print(json.dumps(document, indent=2))  # noqa: T201
+        text = json.dumps(self.redact.document(document), indent=2)
+        with writing_stdout():
+            print(text, file=stdout())
 
     def _print(self, text: str, style: str = "") -> None:
-        text = printable(text)
-        if style and (terminal := _terminal(sys.stdout)):
-            from rich.text import Text
+        with writing_stdout():
+            text = _encodable(self._shown(text), stdout())
+            if style and (terminal := _terminal(stdout())):
+                from rich.text import Text
 
-            terminal.print(Text(text, style), soft_wrap=True)
-        else:
-            print(_encodable(text, sys.stdout))  # noqa: T201
+                terminal.print(Text(text, style), soft_wrap=True)
+            else:
+                print(text, file=stdout())
+
+    def _shown(self, text: str) -> str:
+        return printable(self.redact(text))
 
 
 def error_fields(error: BpfsealError) -> dict[str, Any]:
@@ -151,14 +184,14 @@ def error_fields(error: BpfsealError) -> dict[str, Any]:
     }
 
 
-def _terminal(stream: TextIO) -> rich.console.Console | None:
-    if not stream.isatty():
+def _terminal(stream: TextIO | None) -> rich.console.Console | None:
+    if stream is None or not stream.isatty():
         return None
     from rich.console import Console as RichConsole
 
     return RichConsole(file=stream, highlight=False)
 
 
-def _encodable(text: str, stream: TextIO) -> str:
-    encoding = stream.encoding or "utf-8"
+def _encodable(text: str, stream: TextIO | None) -> str:
+    encoding = (stream and stream.encoding) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -6,22 +6,27 @@ import argparse
 import contextlib
 import functools
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from bpfseal.bundle.writing import locked
 from bpfseal.cli.console import printable
 from bpfseal.cli.inputs import (
     KEY_LIMIT,
+    STDIO,
     naming,
     read_argument,
     read_secret,
     read_secret_file,
 )
 from bpfseal.cli.options import Options
+from bpfseal.cli.secrets import redacted
 from bpfseal.errors import InputError, UsageError
+from bpfseal.signing.pkcs11_uri import SCHEME, is_pkcs11_uri
 
 if TYPE_CHECKING:
     from bpfseal.signing.pkcs11_uri import Pkcs11Uri
@@ -30,7 +35,6 @@ if TYPE_CHECKING:
 SOURCES: Final = ("file", "provider:pkcs11")
 """What ``--private-key`` is, as systemd's tools say it."""
 
-_URI: Final = "pkcs11:"
 _TERMINAL: Final = Path("/dev/tty")
 
 
@@ -40,6 +44,10 @@ class Credentials(Protocol):
     @property
     def portable(self) -> bool:
         """Worker processes can have it too."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is careless about how the key is kept."""
 
     def signer(self) -> Signer:
         """Return the signer; the same one each time.
@@ -57,6 +65,7 @@ class FileCredentials:
     private_key: bytes = field(repr=False)
     certificate: bytes = field(repr=False)
     passphrase: bytes | None = field(repr=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def portable(self) -> bool:
@@ -77,6 +86,7 @@ class TokenCredentials:
     """A signer whose key is on a token: the session belongs to this process."""
 
     open_signer: Signer
+    warnings: tuple[str, ...] = ()
 
     @property
     def portable(self) -> bool:
@@ -105,12 +115,14 @@ def add_credential_options(options: Options) -> None:
     add_passphrase_options(options)
     options.add("--pin-file", metavar="FILE", help="file with the token's PIN")
     options.add("--pin-env", metavar="VAR", help="variable with the token's PIN")
+    options.together("--pin-file", "--pin-env")
 
 
 def add_passphrase_options(options: Options) -> None:
     """Declare the two ways to give a private key's passphrase."""
     options.add("--passphrase-file", metavar="FILE", help="file with the key's passphrase")
     options.add("--passphrase-env", metavar="VAR", help="variable with the key's passphrase")
+    options.together("--passphrase-file", "--passphrase-env")
 
 
 def read_passphrase(args: argparse.Namespace) -> bytes | None:
@@ -132,9 +144,9 @@ def open_credentials(args: argparse.Namespace) -> Iterator[Credentials]:
         UsageError: the options contradict each other, or something is missing.
         CapabilityError: the token, or what it takes to speak to it, is not there.
     """
-    on_token = args.private_key.startswith(_URI) and args.private_key_source != "file"
+    on_token = is_pkcs11_uri(args.private_key) and args.private_key_source != "file"
     if args.private_key_source == "provider:pkcs11" and not on_token:
-        raise UsageError(f"--private-key is no URI that begins with {_URI}")
+        raise UsageError(f"--private-key is no URI that begins with {SCHEME}")
     if not on_token:
         _refuse(args, "pin_file", "pin_env", because="the private key is in a file")
         yield _file_credentials(args)
@@ -156,16 +168,39 @@ def _file_credentials(args: argparse.Namespace) -> FileCredentials:
 
     if args.certificate is None:
         raise UsageError("--certificate is needed with a private key in a file")
-    private_key = read_argument(args.private_key, limit=KEY_LIMIT)
+    with _settled(args.private_key):
+        private_key = read_argument(args.private_key, limit=KEY_LIMIT)
+        certificate = read_argument(args.certificate, limit=KEY_LIMIT)
     passphrase = read_passphrase(args)
     if passphrase is None and is_encrypted(private_key):
         passphrase = _prompt(f"Passphrase for {args.private_key}: ")
     return FileCredentials(
         where=f"{args.private_key}, {args.certificate}",
         private_key=private_key,
-        certificate=read_argument(args.certificate, limit=KEY_LIMIT),
+        certificate=certificate,
         passphrase=passphrase,
+        warnings=_exposure(args.private_key),
     )
+
+
+def _settled(path: str) -> contextlib.AbstractContextManager[None]:
+    """Read a key and its certificate while no ``keygen --force`` replaces them."""
+    return contextlib.nullcontext() if path == STDIO else locked(Path(path).parent, shared=True)
+
+
+def _exposure(path: str) -> tuple[str, ...]:
+    """Say who but its owner can read or change a private key."""
+    if path == STDIO:
+        return ()
+    try:
+        status = Path(path).stat()
+    except OSError:  # gone already: a file of somebody who is careful
+        return ()
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o077:
+        return ()
+    who = "everybody" if status.st_mode & 0o007 else "its group"
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    return (f"{path}: {who} has access to this private key, mode {mode} (chmod 600)",)
 
 
 def _pin(args: argparse.Namespace, uri: Pkcs11Uri, token: str) -> str | None:
@@ -199,7 +234,7 @@ def _prompt(text: str) -> bytes | None:
     import getpass
 
     try:
-        return os.fsencode(getpass.getpass(printable(text)))
+        return os.fsencode(getpass.getpass(printable(redacted(text))))
     except EOFError:
         return None
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bpfseal.bundle.files import read_file, read_up_to
 from bpfseal.bundle.media import MAX_BUNDLE_SIZE
+from bpfseal.cli.streams import stdin
 from bpfseal.errors import BpfsealError, InputError, UsageError
+from bpfseal.input_file import read_file, read_open
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
 
 if TYPE_CHECKING:
@@ -38,24 +38,21 @@ CERTIFICATE_SUFFIXES: Final = (".pem", ".der", ".crt", ".cer", ".x509")
 KEY_LIMIT: Final = 1 << 20
 """Bytes of the largest file of keys, certificates, passphrases and signatures that is read."""
 
-_ELF_MAGIC: Final = b"\x7fELF"
-_LSKEL_INCLUDE: Final = b"#include <bpf/skel_internal.h>"
-_LSKEL_HEAD: Final = 4096
-"""Every C light skeleton has this line within so many bytes from its start."""
 
-
-def read_argument(path: str, *, limit: int = MAX_BUNDLE_SIZE) -> bytes:
+def read_argument(path: str, *, limit: int = MAX_BUNDLE_SIZE, only_regular: bool = False) -> bytes:
     """Return the contents of the file that an argument names.
 
+    Args:
+        path: the file, also a pipe, or ``-`` for stdin.
+        limit: the most bytes to read.
+        only_regular: whether `path` is the name of a regular file or a link to one.
+
     Raises:
-        InputError: it cannot be read or is larger than `limit` bytes.
+        InputError: it cannot be read, is of the wrong kind or is larger than `limit` bytes.
     """
-    if path != STDIO:
-        return read_file(Path(path), limit=limit)
-    data = read_up_to(sys.stdin.buffer, limit + 1)
-    if len(data) > limit:
-        raise InputError(f"larger than {limit} bytes", where=STDIN)
-    return data
+    if only_regular or path != STDIO:
+        return read_file(Path(path), limit=limit, only_regular=only_regular)
+    return read_open(stdin(), limit=limit, where=STDIN)
 
 
 def shown(path: str) -> str:
@@ -123,22 +120,17 @@ def read_input(
     Raises:
         InputError: neither an object nor a bundle, or malformed.
     """
-    from bpfseal.bundle.store import read_bundle, unpack
+    from bpfseal.bundle.kind import Kind, kind_of
+    from bpfseal.bundle.reading import bundle_of, read_bundle_file
 
-    if path != STDIO and Path(path).is_dir():
-        return read_bundle(Path(path))
+    if path != STDIO and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises, this does not
+        return read_bundle_file(path)
     data = read_argument(path)
     where = shown(path)
     with naming(where):
-        if data.startswith(_ELF_MAGIC):
+        if kind_of(data, where) is Kind.OBJECT:
             return build_bundle(data, Path(where).name, scheme, target, revision=revision)
-        if not data:
-            raise InputError("empty file")
-        if _LSKEL_INCLUDE in data[:_LSKEL_HEAD]:
-            from bpfseal.bundle.lskel_import import import_header
-
-            return import_header(data, where)
-        return unpack(data, where)
+        return bundle_of(data, where)
 
 
 def build_bundle(
@@ -164,13 +156,13 @@ def build_bundle(
         InputError: it is malformed, or no loader can do what it asks for.
     """
     from bpfseal.bundle.model import Bundle, SignedLoader
-    from bpfseal.loader import generate
+    from bpfseal.loader import generate_all
     from bpfseal.object import read_object
     from bpfseal.object.target import DEFAULT_TARGET
 
     obj = read_object(data, name, target or DEFAULT_TARGET)
     wanted = scheme_names(scheme, revision)
-    loaders = [generate(obj, scheme_name, traces=traces) for scheme_name in wanted]
+    loaders = generate_all(obj, wanted, traces=traces)
     return Bundle(loaders[0].name, tuple(SignedLoader(loader) for loader in loaders))
 
 
@@ -220,7 +212,7 @@ def read_trust(files: Sequence[str], folders: Sequence[str] = ()) -> TrustStore:
     from bpfseal.signing.trust import TrustStore
     from bpfseal.signing.trust import read_certificates as parse
 
-    paths = list(files)
+    paths = dict.fromkeys(files, False)
     for folder in folders:
         try:
             entries = sorted(Path(folder).iterdir())
@@ -230,12 +222,13 @@ def read_trust(files: Sequence[str], folders: Sequence[str] = ()) -> TrustStore:
         if not found:
             names = " ".join(CERTIFICATE_SUFFIXES)
             raise InputError("holds no certificate", where=folder, hint=f"files named *{names}")
-        paths += found
-    store = TrustStore()
-    for path in paths:
+        paths |= dict.fromkeys(found, True)
+    stores = []
+    for path, only_regular in paths.items():
         with naming(path):
-            store += parse(read_argument(path, limit=KEY_LIMIT)).named(shown(path))
-    return store
+            data = read_argument(path, limit=KEY_LIMIT, only_regular=only_regular)
+            stores.append(parse(data).named(shown(path)))
+    return TrustStore.of(stores)
 
 
 def read_secret(args: argparse.Namespace, name: str) -> bytes | None:

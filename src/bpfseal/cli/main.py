@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-import traceback
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Final
@@ -15,20 +14,27 @@ from bpfseal import __version__
 from bpfseal.cli.console import Console
 from bpfseal.cli.options import (
     CONFIG_FILE,
+    CONFIG_OPTION,
     Options,
     Parser,
     read_settings,
+    refuse_empty,
     section_of,
     top_level_of,
 )
+from bpfseal.cli.streams import StdoutError, discard, flush_stdout, take_standard_fds
 from bpfseal.cli.verbs import VERBS, Verb, verb_module
-from bpfseal.errors import BpfsealError, CapabilityError
+from bpfseal.errors import BpfsealError, CapabilityError, InputError
+from bpfseal.signals import Ended, ending_raises
 
 EXIT_BUG: Final = 70
 """An error that is bpfseal's own fault (EX_SOFTWARE of sysexits.h)."""
 
 EXIT_INTERRUPTED: Final = 130
 """Stopped by SIGINT, as a shell reports it."""
+
+EXIT_SIGNAL: Final = 128
+"""What a shell adds to the number of the signal that ended a process: SIGTERM 143, SIGHUP 129."""
 
 EXIT_BROKEN_PIPE: Final = 141
 """The reader of stdout went away, as a shell reports SIGPIPE."""
@@ -61,7 +67,8 @@ class _VerbParser(Parser):
 _EPILOG: Final = f"""\
 exit status: 0 done, verified or allowed; 1 not verified or refused; 2 usage; 3 bad input;
 4 this environment cannot do it.
-Each --OPTION may also come from the variable BPFSEAL_OPTION or from [VERB] in {CONFIG_FILE}."""
+Each --OPTION may also come from the variable BPFSEAL_OPTION or from [VERB] in a file that --config
+names; those that decide nothing about trust from ./{CONFIG_FILE}, too."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,47 +81,69 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 a negative verdict, 2 usage, 3 bad input, 4 not possible here.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    console = Console(json="--json" in arguments)
-    debug = "--debug" in arguments
+    if argv is None:
+        take_standard_fds()
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # what libraries say of odd certificates is no message
+    console = Console(json="--json" in arguments, debug="--debug" in arguments)
+    console.redact.watch([*arguments, *os.environ.values()])
     try:
-        status = _run(arguments, console)
-        sys.stdout.flush()
+        with ending_raises():
+            status = _run(arguments, console)
+            flush_stdout()
     except BrokenPipeError:
-        _discard_stdout()
-        return EXIT_BROKEN_PIPE
-    except OSError as error:
-        _discard_stdout()
-        console.note(f"stdout: cannot be written: {error.strerror or error}")
-        return CapabilityError.exit_status
+        status = EXIT_BROKEN_PIPE
+        discard(sys.stdout)
+    except StdoutError as error:
+        console.trace()
+        console.note(str(error))
+        status = error.exit_status
+        discard(sys.stdout)
+    except Ended as ended:
+        console.note(f"ended by {ended}")
+        status = EXIT_SIGNAL + ended.number
     except KeyboardInterrupt:
         console.note("interrupted")
-        return EXIT_INTERRUPTED
-    except SystemExit as end:  # --help and --version
-        return end.code if isinstance(end.code, int) else 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, no traceback
-        if debug:
-            traceback.print_exc()
-        console.note(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
-        return EXIT_BUG
+        status = EXIT_INTERRUPTED
     return status
-
-
-def _discard_stdout() -> None:
-    """Give Python, which flushes stdout once more at exit, somewhere to write to."""
-    with contextlib.suppress(ValueError):  # stdout is no file of the system
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str], console: Console) -> int:
     try:
         status = _dispatch(arguments, console)
-    except BpfsealError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        console.fail(error)
-        status = error.exit_status
+    except (BrokenPipeError, StdoutError):
+        raise
+    except SystemExit as end:  # --help and --version
+        return end.code if isinstance(end.code, int) else 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, no traceback
+        console.trace()
+        told = error if isinstance(error, BpfsealError) else _of_the_system(error)
+        if told is None:
+            console.note(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
+            status = EXIT_BUG
+        else:
+            console.fail(told)
+            status = told.exit_status
     console.finish(status)
     return status
+
+
+def _of_the_system(error: Exception) -> BpfsealError | None:
+    """Return what an error of the system or of an odd input means; ``None`` for a defect."""
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else str(error.filename)
+        return CapabilityError(error.strerror or str(error), where=where)
+    if isinstance(error, MemoryError):
+        return CapabilityError("not enough memory")
+    if isinstance(error, RecursionError):
+        return InputError("nested too deeply")
+    if isinstance(error, UnicodeError):
+        return InputError(
+            f"text that is not valid Unicode: {error.reason}"
+            if isinstance(error, UnicodeEncodeError | UnicodeDecodeError)
+            else "text that is not valid Unicode"
+        )
+    return None
 
 
 def _dispatch(arguments: list[str], console: Console) -> int:
@@ -135,24 +164,32 @@ def _dispatch(arguments: list[str], console: Console) -> int:
 
     args = parser.parse_args(arguments)
     console.verb = args.verb
+    refuse_empty(args)
     settings = read_settings(getattr(args, "config", None), os.environ)
     common.resolve(args, os.environ, top_level_of(settings, parsers, common))
-    console.json, console.verbose = args.json, args.verbose
+    console.json, console.verbose, console.debug = args.json, args.verbose, args.debug
     sections = {
         name: section_of(settings, name, parsers[name].options)
         for name in VERBS
-        if name in settings or name == args.verb
+        if name in settings.values or name == args.verb
     }
     verb = parsers[args.verb]
     verb.options.resolve(args, os.environ, sections[args.verb])
+    console.sources = args.sources
+    console.redact.watch(str(value) for value in vars(args).values())
     return verb.module.run(args, console)
 
 
 def _add_common(parser: Parser) -> Options:
     """Declare the options that every verb has; they stand before or after the verb."""
     options = Options(parser)
-    options.flag("--json", help="print one JSON document")
-    options.flag("-v", "--verbose", help="print details on stderr")
-    options.flag("--debug", help="print a traceback with an error")
-    options.add("--config", metavar="FILE", help=f"read this in place of ./{CONFIG_FILE}")
+    options.flag("--json", help="print one JSON document", local=True)
+    options.flag("-v", "--verbose", help="print details on stderr", local=True)
+    options.flag("--debug", help="print a traceback with an error", local=True)
+    options.add(
+        f"--{CONFIG_OPTION}",
+        metavar="FILE",
+        help=f"read this in place of ./{CONFIG_FILE}",
+        local=True,
+    )
     return options

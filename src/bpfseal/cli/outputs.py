@@ -7,15 +7,16 @@ Example:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bpfseal.bundle.media import LAYOUT_FILE
+from bpfseal.bundle.writing import is_folder, made_folders
 from bpfseal.cli.inputs import STDIO, shown
 from bpfseal.cli.options import Options
-from bpfseal.errors import CapabilityError, UsageError
+from bpfseal.cli.streams import write_stdout
+from bpfseal.errors import UsageError
 
 if TYPE_CHECKING:
     from bpfseal.bundle.model import Bundle
@@ -26,7 +27,7 @@ SUFFIX: Final = ".bpfseal"
 def add_output_options(options: Options) -> None:
     """Declare the options that `destinations` interprets."""
     options.add("-o", "--output", metavar="FILE|DIR", help="where to write, - for stdout")
-    options.flag("--unpacked", help="write bundles as directories")
+    options.flag("--unpacked", help="write bundles as directories", local=True)
 
 
 def destinations(inputs: Sequence[str], output: str | None, *, unpacked: bool) -> list[str]:
@@ -44,13 +45,13 @@ def destinations(inputs: Sequence[str], output: str | None, *, unpacked: bool) -
         UsageError: two inputs would be written to the same path.
     """
     folder = Path(output or ".")
-    is_folder = (
+    holds_several = (
         output is None
         or len(inputs) > 1
         or output.endswith("/")
-        or (folder.is_dir() and not _is_bundle(folder))
+        or (is_folder(folder) and not _is_bundle(folder))
     )
-    if not is_folder:
+    if not holds_several:
         return [f"{output}/" if unpacked and output != STDIO else str(output)]
     if output == STDIO:
         raise UsageError("several bundles do not fit into stdout", hint="-o DIR")
@@ -68,6 +69,7 @@ def write_output(bundle: Bundle, path: str) -> None:
     """Write a bundle to a destination; ``-`` is stdout.
 
     Raises:
+        UsageError: something is there that is not replaced.
         CapabilityError: it cannot be written.
     """
     from bpfseal.bundle.layout import encode
@@ -79,33 +81,22 @@ def write_layout_output(files: Mapping[str, bytes], path: str) -> None:
     """Write the files of a bundle to a destination; ``-`` is stdout.
 
     Raises:
+        UsageError: something is there that is not replaced.
         CapabilityError: it cannot be written.
     """
     from bpfseal.bundle.archive import write_tar
     from bpfseal.bundle.store import write_layout
 
     if path == STDIO:
-        sys.stdout.buffer.write(write_tar(files))
+        write_stdout(write_tar(files))
         return
-    make_folder(Path(path).parent)
-    write_layout(files, path)
-
-
-def make_folder(path: Path) -> None:
-    """Make a directory, with those above it, if it is not there.
-
-    Raises:
-        CapabilityError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CapabilityError(f"cannot be made: {error.strerror}", where=str(path)) from None
+    with made_folders(Path(path).parent):
+        write_layout(files, path)
 
 
 def _is_bundle(path: Path) -> bool:
     """Whether the path is a bundle in the form of a directory."""
-    return (path / LAYOUT_FILE).is_file()
+    return is_folder(path) and (path / LAYOUT_FILE).is_file()
 
 
 def stem(name: str) -> str:

@@ -27,8 +27,10 @@ def add_registry_options(options: Options) -> None:
         type=_seconds,
         metavar="SECONDS",
         default=int(DEFAULT_TIMEOUT),
-        help="how long the registry may keep silent",
+        help="how long the whole exchange may take",
+        local=True,
     )
+    options.together("--password-file", "--password-env")
 
 
 def _seconds(text: str) -> int:

@@ -17,14 +17,22 @@ _LIMIT: Final = 16 << 20
 
 def add_target_options(options: Options) -> None:
     """Declare the options."""
-    options.add("--page-size", type=int, metavar="BYTES", help="page size (default: 4096)")
+    options.add(
+        "--page-size", type=int, metavar="BYTES", help="page size (default: 4096)", local=True
+    )
     options.add(
         "--possible-cpus",
         type=int,
         metavar="N",
         help="entries of a perf event array that gives no number (default: 8192)",
+        local=True,
     )
-    options.add("--kernel-version", metavar="A.B.C", help="LINUX_KERNEL_VERSION (default: 6.18.0)")
+    options.add(
+        "--kernel-version",
+        metavar="A.B.C",
+        help="LINUX_KERNEL_VERSION (default: 6.18.0)",
+        local=True,
+    )
     options.add("--kconfig", metavar="FILE", help=".config file with the values of CONFIG_ externs")
     options.add(
         "--as-built-on",

@@ -27,6 +27,7 @@ from bpfseal.kernel.load import (
     HostValues,
     LoadedSkeleton,
     load,
+    require_signature,
 )
 from bpfseal.kernel.protocol import Kernel
 from bpfseal.scheme import UNSIGNED
@@ -60,7 +61,8 @@ def load_bundle(
     Args:
         kernel: the kernel to load on.
         bundle: its variants.
-        scheme: the variant to load; ``auto`` takes signed ones only.
+        scheme: the variant to load. All of them take signed loaders only, but for ``unsigned``,
+            which takes one without signatures only.
         keyring_id: where the kernel looks for the signer's key.
         check_metadata: compare the metadata with the digest in the instructions first (see `load`).
         host_values: what the host sets in place of the signer's values (see `load`).
@@ -69,10 +71,11 @@ def load_bundle(
         What was loaded. The fds of maps and programs belong to the caller.
 
     Raises:
-        UsageError: the bundle has no such variant, or one that should be signed is not.
+        UsageError: the bundle has no such variant.
         InputError: the variants contradict each other.
-        VerificationError: ``auto`` found no signed variant of the scheme that the kernel takes, or
-            the metadata is not what the signed instructions vouch for.
+        VerificationError: a variant that should be signed is not; ``auto`` found no signed variant
+            of the scheme that the kernel takes; or the metadata is not what the signed instructions
+            vouch for.
         KernelError: the kernel refused; of several refusals the one that tells most.
     """
     told: KernelError | None = None
@@ -83,6 +86,7 @@ def load_bundle(
                     kernel,
                     variant,
                     signature=number,
+                    unsigned=scheme == UNSIGNED.name,
                     keyring_id=keyring_id,
                     check_metadata=check_metadata,
                     host_values=host_values,
@@ -105,6 +109,9 @@ def _candidates(kernel: Kernel, bundle: Bundle, scheme: str) -> tuple[SignedLoad
             "nothing in the bundle is signed",
             hint=f"bpfseal sign, or --scheme {UNSIGNED.name} of an object",
         )
+    for variant in bundle.variants:
+        if variant.loader.scheme is not UNSIGNED:
+            require_signature(variant, unsigned=False)
     variants = loadable_variants(bundle)
     wanted = kernel.accepted_scheme()
     if wanted is None:

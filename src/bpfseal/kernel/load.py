@@ -14,18 +14,28 @@ Example:
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from bpfseal.bpf.uapi import KeyringId, MapType, ProgFlag, ProgType
+from bpfseal.bundle.derivation import check_config
 from bpfseal.bundle.integrity import check_metadata as check_digest_of_metadata
 from bpfseal.bundle.model import SignedLoader
-from bpfseal.errors import KernelError, UsageError
+from bpfseal.errors import BpfsealError, KernelError, UsageError, VerificationError
 from bpfseal.kernel.hints import advise
-from bpfseal.kernel.protocol import Kernel, MapCreate, ProgLoad
-from bpfseal.loader.model import LOADER_LICENSE, LOADER_MAP_NAME, LOADER_PROG_NAME, Loader
+from bpfseal.kernel.protocol import Kernel, MapCreate, MapInfo, ProgInfo, ProgLoad
+from bpfseal.loader.model import (
+    LOADER_LICENSE,
+    LOADER_MAP_NAME,
+    LOADER_PROG_NAME,
+    Loader,
+    MapEntry,
+    ProgramEntry,
+)
+from bpfseal.scheme import UNSIGNED
+from bpfseal.signals import undisturbed
 
 REFUSED_STEPS: Final = ("map_hash", "btf_load", "prog_load")
 """The steps in which a kernel does not take a loader; nothing of it has run yet."""
@@ -56,11 +66,14 @@ class LoadedSkeleton:
         signed: what was loaded.
         map_fds: the fds of the maps, by `MapEntry.ident`.
         prog_fds: the fds of the programs, by `ProgramEntry.name`.
+        maps: the facts of the maps, in the order of the loader; sizes are those that the kernel
+            says, which the host may have changed.
     """
 
     signed: SignedLoader
     map_fds: dict[str, int]
     prog_fds: dict[str, int]
+    maps: tuple[MapEntry, ...]
 
 
 def load(
@@ -68,6 +81,7 @@ def load(
     signed: SignedLoader,
     *,
     signature: int = 0,
+    unsigned: bool = False,
     keyring_id: int = KeyringId.SESSION,
     check_metadata: bool = True,
     host_values: HostValues | None = None,
@@ -76,22 +90,28 @@ def load(
 
     Args:
         kernel: the kernel to load on.
-        signed: the loader; without signatures it is loaded unsigned.
+        signed: the loader.
         signature: which of its signatures to use.
+        unsigned: load it without a signature, of whatever scheme it is: nobody checks it then. It
+            must have none.
         keyring_id: where the kernel looks for the signer's key.
-        check_metadata: compare the metadata with the digest in the instructions first. Without
-            it a refused loader closes the fds that the metadata names.
+        check_metadata: compare the metadata with the digest in the instructions first, and the
+            config with what the loader says. Without it a refused loader closes the fds that the
+            metadata names.
         host_values: what the host sets in place of the signer's values.
 
     Returns:
         The fds of maps and programs, which belong to the caller.
 
     Raises:
-        VerificationError: the metadata is not what the instructions carry the digest of.
+        VerificationError: it is not signed and `unsigned` was not asked for, or the other way
+            round; or the metadata is not what the instructions carry the digest of, the config
+            is not the loader's, or what the loader handed back is not what it should have made.
         UsageError: no such signature, or host values for a loader that takes none.
         KernelError: the kernel or the loader refused; `step` says where, `hint` what to do.
             Whatever was opened is closed again.
     """
+    require_signature(signed, unsigned=unsigned)
     if signed.signatures and not 0 <= signature < len(signed.signatures):
         count = len(signed.signatures)
         raise UsageError(f"no signature {signature}", hint=f"there are {count}, from 0")
@@ -103,25 +123,72 @@ def load(
         )
     if check_metadata:
         check_digest_of_metadata(signed.loader)
+        check_config(signed.loader)
+    _check_values(signed.loader, host_values or HostValues())
     cms = signed.signatures[signature].cms if signed.signatures else None
     try:
         with ExitStack() as temporary:
-            prog_fd = _load_program(kernel, signed.loader, cms, keyring_id, temporary)
-            return _run(kernel, signed, prog_fd, host_values or HostValues())
+            fds = _load_program(kernel, signed.loader, cms, keyring_id, temporary)
+            return _run(kernel, signed, fds, host_values or HostValues())
     except KernelError as error:
         advice = advise(error, signed, kernel.accepted_scheme())
         error.hint, error.is_environment = error.hint or advice.hint, advice.is_environment
         raise
 
 
+def require_signature(signed: SignedLoader, *, unsigned: bool) -> None:
+    """Refuse a loader without a signature, unless that is asked for, and one with, if it is.
+
+    A kernel loads what has no signature like any program. So it must never happen under the name
+    of a scheme that has one, nor for a loader that carries signatures over which nobody looks.
+
+    Raises:
+        VerificationError: see above.
+    """
+    name = signed.loader.scheme_name
+    if unsigned:
+        if signed.signatures:
+            raise VerificationError(
+                f"the variant {name} carries signatures, which a load without would not check",
+                hint="load it as signed, or build the object with --scheme unsigned",
+            )
+    elif not signed.loader.scheme.signed_parts:
+        raise VerificationError(
+            f"a loader of scheme {name}: nobody checks it", hint=f"--scheme {name} asks for that"
+        )
+    elif not signed.signatures:
+        raise VerificationError(
+            f"the variant {name} is not signed",
+            hint=f"bpfseal sign; without a signature only --scheme {UNSIGNED.name} loads",
+        )
+
+
+def _check_values(loader: Loader, values: HostValues) -> None:
+    """Check that the host's values have the sizes that the loader copies.
+
+    Raises:
+        UsageError: a map is not there, or its value has another size.
+    """
+    sizes = {entry.ident: entry.value_size for entry in loader.maps}
+    for ident, data in values.contents.items():
+        if sizes.get(ident) != len(data):
+            raise UsageError(f"map {ident} takes {sizes.get(ident, 'no')} bytes, not {len(data)}")
+
+
 def _load_program(
     kernel: Kernel, loader: Loader, cms: bytes | None, keyring_id: int, temporary: ExitStack
-) -> int:
-    """Make the metadata map and load the loader; `temporary` closes all fds."""
+) -> list[int]:
+    """Make the metadata map and load the loader; `temporary` closes all fds.
+
+    Returns:
+        These fds; the last one is the loader.
+    """
     scheme = loader.scheme
     is_signed = cms is not None
+    fds: list[int] = []
 
     def keep(fd: int) -> int:
+        fds.append(fd)
         temporary.callback(close_quietly, kernel, fd)
         return fd
 
@@ -154,13 +221,15 @@ def _load_program(
         signature=cms,
         keyring_id=keyring_id if is_signed else 0,
     )
-    return keep(_step("prog_load", lambda: kernel.prog_load(request)))
+    keep(_step("prog_load", lambda: kernel.prog_load(request)))
+    return fds
 
 
 def _run(
-    kernel: Kernel, signed: SignedLoader, prog_fd: int, host_values: HostValues
+    kernel: Kernel, signed: SignedLoader, temporary_fds: Sequence[int], host_values: HostValues
 ) -> LoadedSkeleton:
-    """Run the loader and read the fds out of its context."""
+    """Run the loader, the last of the temporary fds, and read the fds out of its context."""
+    prog_fd = temporary_fds[-1]
     loader = signed.loader
     ctx = bytearray(loader.ctx_size.to_bytes(4, loader.byteorder).ljust(loader.ctx_size, b"\0"))
     pointers: dict[int, bytes] = {}
@@ -170,21 +239,91 @@ def _run(
         ctx[behind_fd : behind_fd + 4] = size.to_bytes(4, loader.byteorder)
         if entry.ident in host_values.contents:
             pointers[behind_fd + 4] = host_values.contents[entry.ident]
-    retval, after, rule = _step("prog_run", lambda: kernel.prog_run(prog_fd, bytes(ctx), pointers))
+    # A signal disturbs the verifier at what the loader loads, too. The loader has closed all again.
+    retval, after, rule = undisturbed(
+        lambda: _step("prog_run", lambda: kernel.prog_run(prog_fd, bytes(ctx), pointers)),
+        lambda result: result.retval == -errno.EAGAIN,
+    )
     if retval < 0:
         raise KernelError(-retval, rule, step="prog_run", rule=rule)
     if len(after) < loader.ctx_size:
         message = f"the context came back with {len(after)} of {loader.ctx_size} bytes"
         raise KernelError(errno.EFAULT, message, step="prog_run")
 
-    def fd_at(offset: int) -> int:
-        return int.from_bytes(after[offset : offset + 4], loader.byteorder, signed=True)
+    return _taken_over(kernel, signed, after, temporary_fds)
 
+
+def _taken_over(
+    kernel: Kernel, signed: SignedLoader, ctx: bytes, temporary_fds: Collection[int]
+) -> LoadedSkeleton:
+    """Read the fds out of the context and check that each is what it should be.
+
+    Raises:
+        VerificationError: the loader handed back something else. The fds that it made are closed.
+    """
+    loader = signed.loader
+
+    def fd_at(offset: int) -> int:
+        return int.from_bytes(ctx[offset : offset + 4], loader.byteorder, signed=True)
+
+    places: list[tuple[str, int, MapEntry | ProgramEntry]] = [
+        *((e.ident, fd_at(loader.map_fd_offset(n)), e) for n, e in enumerate(loader.maps)),
+        *((e.name, fd_at(loader.prog_fd_offset(n)), e) for n, e in enumerate(loader.programs)),
+    ]
+    taken = set(temporary_fds)
+    maps: list[MapEntry] = []
+    fault: BpfsealError | None = None
+    with ExitStack() as failed:
+        for name, fd, entry in places:
+            try:
+                if fd <= 0 or fd in taken:
+                    raise VerificationError(
+                        f"the loader handed back fd {fd} for {name}",
+                        hint="an fd of a loader is positive, and each is there once",
+                    )
+                found = _told(kernel, entry, fd)
+                taken.add(fd)
+                failed.callback(close_quietly, kernel, fd)
+                if isinstance(found, MapInfo) and isinstance(entry, MapEntry):
+                    maps.append(_as_made(entry, found))
+                elif found.type != entry.type:
+                    raise VerificationError(
+                        f"program {name} is of type {found.type}, the config says {entry.type}"
+                    )
+            except BpfsealError as error:
+                fault = fault or error
+        if fault is not None:  # what the kernel says is a map or program is closed, nothing else
+            raise fault
+        failed.pop_all()
+    count = len(loader.maps)
     return LoadedSkeleton(
         signed,
-        {entry.ident: fd_at(loader.map_fd_offset(i)) for i, entry in enumerate(loader.maps)},
-        {entry.name: fd_at(loader.prog_fd_offset(i)) for i, entry in enumerate(loader.programs)},
+        {name: fd for name, fd, _ in places[:count]},
+        {name: fd for name, fd, _ in places[count:]},
+        tuple(maps),
     )
+
+
+def _told(kernel: Kernel, entry: MapEntry | ProgramEntry, fd: int) -> MapInfo | ProgInfo:
+    """Return what the kernel says of an fd that should be this map or program."""
+    if isinstance(entry, MapEntry):
+        return _step("map_info", lambda: kernel.map_info(fd))
+    return _step("prog_info", lambda: kernel.prog_info(fd))
+
+
+def _as_made(entry: MapEntry, found: MapInfo) -> MapEntry:
+    """Return the facts of a map with the number of entries that the kernel says.
+
+    Raises:
+        VerificationError: it is not the map that was wanted: its values have another size.
+    """
+    wanted = entry.type, entry.key_size, entry.value_size
+    if (found.type, found.key_size, found.value_size) != wanted:
+        raise VerificationError(
+            f"map {entry.ident} is of type {found.type} with {found.key_size} bytes of key and "
+            f"{found.value_size} of value, the config says {wanted}"
+        )
+    return replace(entry, max_entries=found.max_entries)
 
 
 def _step(name: str, call: Callable[[], T]) -> T:

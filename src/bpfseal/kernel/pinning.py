@@ -1,7 +1,7 @@
 """Pin what was loaded, so that it outlives the process.
 
 Maps go to ``DIR/maps/IDENT`` and programs to ``DIR/programs/NAME``. Either all of them are pinned
-or none.
+or none, after an error and after a signal that ends the process.
 
 Example:
     >>> pin_loaded(kernel, loaded, Path("/sys/fs/bpf/exectrace"))  # doctest: +SKIP
@@ -20,6 +20,7 @@ from bpfseal.bundle.c_types import is_identifier
 from bpfseal.errors import CapabilityError, InputError, KernelError
 from bpfseal.kernel.load import LoadedSkeleton
 from bpfseal.kernel.protocol import MapKernel
+from bpfseal.signals import deferred_endings
 
 MAPS: Final = "maps"
 PROGRAMS: Final = "programs"
@@ -42,9 +43,11 @@ def pin_all(
 ) -> tuple[Path, ...]:
     """Pin fds by name, in folders below a directory, and return the paths; see `pin_loaded`."""
     paths: list[Path] = []
-    with ExitStack() as undo:
+    with deferred_endings() as signals, ExitStack() as undo:
         for folder, fds in folders.items():
-            paths += _pin(kernel, fds, directory / folder, undo)
+            for path in _pin(kernel, fds, directory / folder, undo):
+                paths.append(path)
+                signals.deliver()
         undo.pop_all()
     return tuple(paths)
 

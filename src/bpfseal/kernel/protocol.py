@@ -58,6 +58,21 @@ class RunResult(NamedTuple):
     rule: str = ""
 
 
+class MapInfo(NamedTuple):
+    """What the kernel says of a map (``struct bpf_map_info``)."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+
+
+class ProgInfo(NamedTuple):
+    """What the kernel says of a program (``struct bpf_prog_info``)."""
+
+    type: int
+
+
 NO_POINTERS: Final[Mapping[int, bytes]] = MappingProxyType({})
 
 
@@ -99,6 +114,12 @@ class Kernel(Protocol):
 
         `pointers` are bytes of user memory, by the offset in the context where their address goes.
         """
+
+    def map_info(self, fd: int) -> MapInfo:
+        """Return the facts of a map (BPF_OBJ_GET_INFO_BY_FD)."""
+
+    def prog_info(self, fd: int) -> ProgInfo:
+        """Return the facts of a program (BPF_OBJ_GET_INFO_BY_FD)."""
 
     def close(self, fd: int) -> None:
         """Close an fd."""

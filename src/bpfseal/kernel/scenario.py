@@ -23,9 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from bpfseal.errors import InputError, KernelError
+from bpfseal.input_file import read_file
 from bpfseal.kernel.scenario_calls import CALLS
 from bpfseal.kernel.scenario_run import MALFORMED, Answer, Run
 from bpfseal.kernel.subject import Subject
+
+_MAX_SIZE = 16 << 20
+"""Bytes of the largest collection that is read."""
 
 ANY = "any"
 """The group of all kernels."""
@@ -145,15 +149,13 @@ def read_collection(path: Path) -> Collection:
         InputError: the file cannot be read or does not follow the format.
     """
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(read_file(path, limit=_MAX_SIZE))
         blobs = {name: _blob(given) for name, given in document["blobs"].items()}
         return Collection(
             title=document["title"],
             blobs=blobs,
             scenarios=tuple(_scenario(given, blobs) for given in document["scenarios"]),
         )
-    except OSError as error:
-        raise InputError(error.strerror or "cannot be read", where=str(path)) from error
     except MALFORMED as error:
         raise InputError(f"no collection of scenarios: {error!r}", where=str(path)) from error
 

@@ -24,9 +24,10 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from bpfseal.errors import InputError
 from bpfseal.kernel.scenario import Collection, Step
 from bpfseal.kernel.scenario_run import MALFORMED, MAX_ROOM, bytes_of
-from bpfseal.signing import cms, oids
-from bpfseal.signing.certificate import HASHES, Certificate
+from bpfseal.signing import cms, der, oids
+from bpfseal.signing.certificate import Certificate
 from bpfseal.signing.keygen import KeyPair, generate
+from bpfseal.signing.public_key import HASHES
 from bpfseal.signing.signer import SIGNING_HASHES, load_signer
 
 FORMS: Final = ("plain", "attributes", "certificates", "issuer", "attached", "pss", "raw")
@@ -153,45 +154,18 @@ def _message(value: bytes, certificate: bytes, digest: str) -> bytes:
 
     `bpfseal.signing.cms` makes none with SHA-1, SHA-224 or SHA-3, which kernels take.
     """
-    digest_algorithm = _der(0x30, _oid(oids.DIGESTS[digest]))
-    signer_info = _der(
-        0x30,
-        _VERSION,
-        _der(0x80, Certificate.from_der(certificate).require_subject_key_id()),
+    digest_algorithm = der.sequence(der.oid(oids.DIGESTS[digest]))
+    signer_info = der.sequence(
+        der.integer(3),
+        der.element(0x80, Certificate.from_der(certificate).require_subject_key_id()),
         digest_algorithm,
-        _der(0x30, _oid(oids.RSA_ENCRYPTION), _der(0x05)),
-        _der(0x04, value),
+        der.sequence(der.oid(oids.RSA_ENCRYPTION), der.NULL),
+        der.octets(value),
     )
-    signed_data = _der(
-        0x30,
-        _VERSION,
-        _der(0x31, digest_algorithm),
-        _der(0x30, _oid(oids.DATA)),
-        _der(0x31, signer_info),
+    signed_data = der.sequence(
+        der.integer(3),
+        der.set_of(digest_algorithm),
+        der.sequence(der.oid(oids.DATA)),
+        der.set_of(signer_info),
     )
-    return _der(0x30, _oid(oids.SIGNED_DATA), _der(0xA0, signed_data))
-
-
-_VERSION: Final = b"\x02\x01\x03"
-
-
-def _der(tag: int, *parts: bytes) -> bytes:
-    """Return a DER element (X.690, section 8.1)."""
-    content = b"".join(parts)
-    size = len(content)
-    if size < 0x80:
-        return bytes([tag, size]) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(length)]) + length + content
-
-
-def _oid(dotted: str) -> bytes:
-    """Return an object identifier (X.690, section 8.19)."""
-    first, second, *rest = (int(arc) for arc in dotted.split("."))
-    content = bytes([40 * first + second])
-    for arc in rest:
-        groups = [arc & 0x7F]
-        while arc := arc >> 7:
-            groups.append(arc & 0x7F | 0x80)
-        content += bytes(reversed(groups))
-    return _der(0x06, content)
+    return der.sequence(der.oid(oids.SIGNED_DATA), der.explicit(0, signed_data))

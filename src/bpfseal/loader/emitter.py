@@ -27,11 +27,11 @@ from bpfseal.bpf.insn import (
 )
 from bpfseal.bpf.uapi import Cmd, Helper
 from bpfseal.errors import UnsupportedError
+from bpfseal.limits import MAX_MAPS, MAX_METADATA
 from bpfseal.loader.frame import MAX_STACK_PROGRAMS, Frame
 
 R0, R1, R2, R3, R4, R6, R7, R8, R9, R10 = 0, 1, 2, 3, 4, 6, 7, 8, 9, 10
 
-MAX_MAPS = 64
 MAX_KFUNC_BTFS = 256
 FD_ARRAY_SIZE = 4 * (MAX_MAPS + MAX_KFUNC_BTFS)
 """Bytes of the fd array at the start of the metadata: maps first, then BTFs of kfuncs."""
@@ -39,7 +39,7 @@ FD_ARRAY_SIZE = 4 * (MAX_MAPS + MAX_KFUNC_BTFS)
 PROLOGUE_SLOTS = 7
 """Slots of a loader before its cleanup block; the last one jumps over that block."""
 
-_MAX_BLOB = 0x7FFFFFFF
+_MAX_JUMP = 0x7FFF
 _MAX_TRACE = 1023
 _BLOB_ADDRESS = tuple(ld_imm64(register, op.PSEUDO_MAP_IDX_VALUE, 0)[0] for register in range(10))
 """The first slot of the blob's address, by register; the second one holds the offset."""
@@ -76,13 +76,13 @@ class Emitter:
         """Append bytes, padded to 8, and return their offset.
 
         Raises:
-            UnsupportedError: the blob would not fit 31 bits.
+            UnsupportedError: the blob would be larger than `MAX_METADATA`.
         """
         offset = len(self.data)
+        if offset + len(data) > MAX_METADATA:
+            raise UnsupportedError(f"the metadata would be larger than {MAX_METADATA} bytes")
         self.data += data
         self.data += bytes(-len(data) % 8)
-        if len(self.data) > _MAX_BLOB:
-            raise UnsupportedError("the metadata would be larger than 2 GiB")
         return offset
 
     def add_string(self, text: str) -> tuple[int, int]:
@@ -160,8 +160,12 @@ class Emitter:
 
     def find_by_name(self, name: str, kind: int) -> None:
         """Look a name up in the kernel's BTFs: r7 is the id, and above it the BTF's fd."""
-        offset, size = self.add_string(name)
-        self.blob_address(R1, offset)
+        self.call_find_by_name(*self.add_string(name), kind)
+        self.trace_result(f"find_by_name_kind({name},{kind:d})")
+
+    def call_find_by_name(self, name: int, size: int, kind: int) -> None:
+        """Look up the name at an offset of the blob, `size` bytes with the final zero."""
+        self.blob_address(R1, name)
         self.emit(
             mov64_imm(R2, size),
             mov64_imm(R3, kind),
@@ -169,25 +173,36 @@ class Emitter:
             call_helper(Helper.BTF_FIND_BY_NAME_KIND),
             mov64_reg(R7, R0),
         )
-        self.trace_result(f"find_by_name_kind({name},{kind:d})")
 
     def close_stack_fd(self, stack_offset: int) -> None:
         """Close the fd at a stack offset, if it is positive."""
-        self.emit(ldx_mem(op.W, R1, R10, stack_offset))
-        self._close()
+        self.call_close_of_stack(stack_offset)
+        self._trace_close()
 
     def close_blob_fd(self, at: int) -> None:
         """Close the fd in the blob, if it is positive."""
+        self.call_close_of_blob(at)
+        self._trace_close()
+
+    def call_close_of_stack(self, stack_offset: int) -> None:
+        """Close the fd at a stack offset, and print nothing yet."""
+        self.emit(ldx_mem(op.W, R1, R10, stack_offset))
+        self._call_close()
+
+    def call_close_of_blob(self, at: int) -> None:
+        """Close the fd in the blob, and print nothing yet."""
         self.blob_address(R0, at)
         self.emit(ldx_mem(op.W, R1, R0, 0))
-        self._close()
+        self._call_close()
 
-    def _close(self) -> None:
+    def _call_close(self) -> None:
         self.emit(
             jmp_imm(op.JSLE, R1, 0, self._close_insns - 4),
             mov64_reg(R9, R1),
             call_helper(Helper.SYS_CLOSE),
         )
+
+    def _trace_close(self) -> None:
         self.trace("close(%d) = %d", R9, R0)
 
     @property
@@ -201,8 +216,11 @@ class Emitter:
         """Print a line with the values of up to two registers, if the loader traces at all."""
         if not self.traces:
             return
-        offset, size = self.add_string(text[:_MAX_TRACE])
-        self.blob_address(R1, offset)
+        self.call_trace(*self.add_string(text[:_MAX_TRACE]), *registers)
+
+    def call_trace(self, text: int, size: int, *registers: int) -> None:
+        """Print the line at an offset of the blob, `size` bytes with the final zero."""
+        self.blob_address(R1, text)
         self.emit(
             mov64_imm(R2, size),
             *(mov64_reg(R3 + n, register) for n, register in enumerate(registers)),
@@ -230,25 +248,35 @@ class Emitter:
             program_count: functions of the object; so many fds the frame is taken to hold.
             map_count: maps of the object.
             kept_fds: where in the blob the program fds are kept, if not in the frame.
+
+        Raises:
+            UnsupportedError: the cleanup block is too long for a jump.
         """
         self.save_ctx_and_clear_stack()
         in_frame = 0 if kept_fds is not None else program_count
         in_blob = program_count if kept_fds is not None else 0
         assert in_frame <= MAX_STACK_PROGRAMS  # noqa: S101 (the generator decides where fds go)
         words = (self.frame.prog_fd(in_frame) + self.frame.size) // 4
-        self.emit(jump(3 * words + 2 + self._close_insns * (map_count + in_blob)))
+        length = 3 * words + 2 + self._close_insns * (map_count + in_blob)
+        if length > _MAX_JUMP:
+            raise self._too_far(length)
+        self.emit(jump(length))
         self._cleanup = len(self.insns)
         for word in range(words):
-            self.emit(
-                ldx_mem(op.W, R1, R10, 4 * word - self.frame.size),
-                jmp_imm(op.JSLE, R1, 0, 1),
-                call_helper(Helper.SYS_CLOSE),
-            )
+            self.clean_stack_fd(4 * word - self.frame.size)
         for index in range(map_count):
             self.close_blob_fd(self.fd_array_offset(index))
         for index in range(in_blob):
             self.close_blob_fd((kept_fds or 0) + 4 * index)
         self.emit(mov64_reg(R0, R7), exit_insn())
+
+    def clean_stack_fd(self, stack_offset: int) -> None:
+        """Close the fd at a stack offset in the cleanup block, if it is positive."""
+        self.emit(
+            ldx_mem(op.W, R1, R10, stack_offset),
+            jmp_imm(op.JSLE, R1, 0, 1),
+            call_helper(Helper.SYS_CLOSE),
+        )
 
     def save_ctx_and_clear_stack(self) -> None:
         """Emit what every loader does first."""
@@ -281,12 +309,24 @@ class Emitter:
             UnsupportedError: the cleanup block is more than 32768 instructions away.
         """
         distance = self._cleanup - len(self.insns) - 1
-        if distance < -0x8000:
-            raise UnsupportedError(
-                f"the loader grows to more than {len(self.insns)} instructions, too far for a jump",
-                hint="split the object",
-            )
+        if distance < -_MAX_JUMP - 1:
+            raise self._too_far(len(self.insns))
         return distance
+
+    @staticmethod
+    def _too_far(count: int) -> UnsupportedError:
+        return UnsupportedError(
+            f"the loader grows to more than {count} instructions, too far for a jump",
+            hint="split the object",
+        )
+
+    def check_reach(self) -> None:
+        """Stop early where the next check could not jump back to the cleanup block.
+
+        Raises:
+            UnsupportedError: it is too far away.
+        """
+        self._distance_to_cleanup()
 
     def check_result(self) -> None:
         """Jump to the cleanup block if r7 is an error."""

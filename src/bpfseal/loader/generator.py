@@ -12,27 +12,20 @@ Example:
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from bpfseal.bpf import attr
-from bpfseal.bpf import opcodes as op
-from bpfseal.bpf.insn import (
-    INSN_SIZE,
-    alu64_imm,
-    call_helper,
-    exit_insn,
-    jmp_imm,
-    jump,
-    ldx_mem,
-    mov64_imm,
-    stx_mem,
-)
-from bpfseal.bpf.uapi import OBJ_NAME_LEN, Cmd, Helper, MapType, ProgType
+from bpfseal.bpf.insn import INSN_SIZE
+from bpfseal.bpf.uapi import OBJ_NAME_LEN, Cmd, MapType, ProgType
+from bpfseal.bpf.words import to_bytes
 from bpfseal.errors import BpfsealError, UnsupportedError
+from bpfseal.limits import MAX_GROWTH, MAX_MAPS
+from bpfseal.loader import steps
 from bpfseal.loader.checks import CHECKS, LOADER_BTF
-from bpfseal.loader.emitter import FD_ARRAY_SIZE, MAX_MAPS, Emitter
+from bpfseal.loader.emitter import FD_ARRAY_SIZE, Emitter
 from bpfseal.loader.frame import MAX_STACK_PROGRAMS, Frame
 from bpfseal.loader.ksyms import KsymEmitter
 from bpfseal.loader.link import LinkedProgram, link
@@ -45,14 +38,9 @@ from bpfseal.loader.model import (
     ProgramEntry,
 )
 from bpfseal.object.model import BpfObject, Function, MapSource, MapSpec
-from bpfseal.object.sections import attach_lookup
 from bpfseal.scheme import SCHEMES, Scheme
+from bpfseal.sections import attach_lookup
 
-_R0, _R1, _R2, _R3, _R6, _R7 = 0, 1, 2, 3, 6, 7
-_CTX_FLAGS, _CTX_LOG_LEVEL, _CTX_LOG_SIZE, _CTX_LOG_BUF = 4, 8, 12, 16
-_CTX_IN_KERNEL = 1
-_DESC_MAX_ENTRIES, _DESC_INITIAL_VALUE = 4, 8
-_CORE_RELO_SIZE = 16
 _MAX_ATTACH_TARGET = 127
 _MAP_IN_MAP = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 
@@ -77,6 +65,24 @@ def generate(obj: BpfObject, scheme_name: str, *, traces: bool = False) -> Loade
         raise
 
 
+def generate_all(
+    obj: BpfObject, scheme_names: Iterable[str], *, traces: bool = False
+) -> list[Loader]:
+    """Generate the loaders of an object; those with the same metadata share it in memory.
+
+    Raises:
+        UnsupportedError: see `generate`.
+        InputError: see `generate`.
+    """
+    loaders: list[Loader] = []
+    for scheme_name in scheme_names:
+        loader = generate(obj, scheme_name, traces=traces)
+        if loaders and loaders[0].metadata == loader.metadata:
+            loader = replace(loader, metadata=loaders[0].metadata)
+        loaders.append(loader)
+    return loaders
+
+
 class _Generator:
     """The state while one loader is generated."""
 
@@ -92,22 +98,33 @@ class _Generator:
     def run(self) -> Loader:
         """Generate everything in order."""
         obj, emitter = self._obj, self._emitter
-        programs = [link(obj, function) for function in obj.programs]
+        functions = obj.programs
         emitter.add_data(bytes(FD_ARRAY_SIZE))
         if len(obj.functions) > MAX_STACK_PROGRAMS:
             # The reference writes such fds over the end of its frame, and no kernel takes that.
-            self._kept_fds = emitter.add_data(bytes(4 * len(programs)))
-        count = len(obj.functions) if self._kept_fds is None else len(programs)
+            self._kept_fds = emitter.add_data(bytes(4 * len(functions)))
+        count = len(obj.functions) if self._kept_fds is None else len(functions)
         emitter.prologue(count, len(obj.maps), self._kept_fds)
         emit_check = CHECKS.get(self._scheme.name)
         check = emit_check(emitter) if emit_check else None
         self._load_btf()
         for number, spec in enumerate(obj.maps):
             self._create_map(spec, number)
-        for number, program in enumerate(programs):
+        programs = []
+        room = _code_size(obj) + MAX_GROWTH
+        for number, function in enumerate(functions):
+            program = link(obj, function)
+            room -= program.size
+            if room < 0:
+                raise UnsupportedError(
+                    f"the programs with their subprograms grow by more than {MAX_GROWTH} bytes",
+                    where=f"program '{function.name}'",
+                    hint="split the object",
+                )
             self._load_program(program, number)
+            programs.append(_program_entry(program))
         self._fill_program_arrays()
-        self._finish(len(programs))
+        self._finish(len(functions))
         loader = Loader(
             scheme_name=self._scheme.name,
             name=obj.name,
@@ -115,7 +132,7 @@ class _Generator:
             metadata=bytes(emitter.data),
             btf=LOADER_BTF if self._scheme.has_loader_btf else b"",
             maps=_map_entries(obj.maps),
-            programs=tuple(_program_entry(program) for program in programs),
+            programs=tuple(programs),
             byteorder=obj.byteorder,
         )
         if check:
@@ -129,11 +146,7 @@ class _Generator:
 
     def _log_from_ctx(self, at: int, layout: attr.AttrLayout, prefix: str) -> None:
         """Take the log that the host wants from the context."""
-        for name, size, ctx_offset in (
-            ("log_level", 4, _CTX_LOG_LEVEL),
-            ("log_size", 4, _CTX_LOG_SIZE),
-            ("log_buf", 8, _CTX_LOG_BUF),
-        ):
+        for name, size, ctx_offset in steps.CTX_LOG:
             offset = at + layout.offset(prefix + name)
             self._emitter.ctx_to_blob(offset, size, ctx_offset, unless_zero=False)
 
@@ -189,7 +202,7 @@ class _Generator:
         if number is not None and self._scheme.copies_host_values:
             desc = CTX_HEADER_SIZE + MAP_DESC_SIZE * number
             offset = at + layout.offset("max_entries")
-            emitter.ctx_to_blob(offset, 4, desc + _DESC_MAX_ENTRIES, unless_zero=True)
+            emitter.ctx_to_blob(offset, 4, desc + steps.DESC_MAX_ENTRIES, unless_zero=True)
         emitter.sys_bpf(Cmd.MAP_CREATE, at, layout.end("map_extra"))
         emitter.trace_result(
             f"map_create {spec.name} idx {-1 if number is None else number} type {spec.type} "
@@ -225,18 +238,7 @@ class _Generator:
 
     def _value_from_host(self, number: int, value: int, size: int) -> None:
         desc = CTX_HEADER_SIZE + MAP_DESC_SIZE * number
-        self._emitter.emit(
-            ldx_mem(op.DW, _R3, _R6, desc + _DESC_INITIAL_VALUE), jmp_imm(op.JEQ, _R3, 0, 8)
-        )
-        self._emitter.blob_address(_R1, value)
-        self._emitter.emit(
-            mov64_imm(_R2, size),
-            ldx_mem(op.W, _R0, _R6, _CTX_FLAGS),
-            jmp_imm(op.JSET, _R0, _CTX_IN_KERNEL, 2),
-            call_helper(Helper.COPY_FROM_USER),
-            jump(1),
-            call_helper(Helper.PROBE_READ_KERNEL),
-        )
+        steps.take_value_from_host(self._emitter, desc + steps.DESC_INITIAL_VALUE, value, size)
 
     def _freeze_map(self, number: int) -> None:
         emitter = self._emitter
@@ -273,9 +275,8 @@ class _Generator:
     # Programs
 
     def _add_records(self, records: Sequence[tuple[int, ...]]) -> int:
-        words = [word for row in records for word in row]
-        sign = "<" if self._obj.byteorder == "little" else ">"
-        return self._emitter.add_data(struct.pack(f"{sign}{len(words)}I", *words))
+        words = array("I", chain.from_iterable(records))
+        return self._emitter.add_data(to_bytes(words, self._obj.byteorder))
 
     def _load_program(self, program: LinkedProgram, number: int) -> None:
         emitter, layout, function = self._emitter, attr.PROG_LOAD, program.function
@@ -303,7 +304,7 @@ class _Generator:
             # a number that is no target: the loader replaces it by what it finds
             attach_btf_id=1 if target else 0,
             core_relo_cnt=len(program.core_relos),
-            core_relo_rec_size=_CORE_RELO_SIZE,
+            core_relo_rec_size=steps.CORE_RELO_SIZE,
         )
         for name, offset in (
             ("license", license_at),
@@ -320,12 +321,7 @@ class _Generator:
             _, kind = attach_lookup(definition.attach_type)
             emitter.find_by_name(target, kind)
             emitter.check_result()
-            emitter.blob_address(_R0, at)
-            emitter.emit(
-                stx_mem(op.W, _R0, _R7, layout.offset("attach_btf_id")),
-                alu64_imm(op.RSH, _R7, 32),
-                stx_mem(op.W, _R0, _R7, layout.offset("attach_btf_obj_fd")),
-            )
+            steps.keep_attach_target(emitter, at)
         ksyms = KsymEmitter(emitter)
         ksyms.relocate(program.extern_uses, self._obj.externs, insns)
         emitter.sys_bpf(Cmd.PROG_LOAD, at, layout.end("core_relo_rec_size"))
@@ -355,7 +351,13 @@ class _Generator:
         for number in range(len(self._obj.maps)):
             ctx_offset = CTX_HEADER_SIZE + MAP_DESC_SIZE * number
             emitter.blob_to_ctx(ctx_offset, emitter.fd_array_offset(number))
-        emitter.emit(mov64_imm(_R0, 0), exit_insn())
+        steps.leave(emitter)
+
+
+def _code_size(obj: BpfObject) -> int:
+    """Return the bytes of all functions and of the records about them, each counted once."""
+    code = {(f.section_index, f.section_insn): len(f.insns) for f in obj.functions}
+    return sum(code.values()) + (obj.btf_ext.size if obj.btf_ext else 0)
 
 
 def _attach_target(function: Function) -> str:

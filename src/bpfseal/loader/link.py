@@ -8,13 +8,10 @@ first call of a subprogram it is appended, and its own calls are followed before
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import INSN_SIZE
-from bpfseal.btf.ext import Info
-from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError, UnsupportedError
 from bpfseal.object.model import (
     BpfObject,
@@ -26,7 +23,6 @@ from bpfseal.object.model import (
 )
 
 _MAX_CALL_DEPTH = 64
-_EXCEPTION_CALLBACK = "exception_callback:"
 _CALLS = {
     op.JMP | op.CALL: op.PSEUDO_CALL,
     op.LD_IMM64: op.PSEUDO_FUNC,
@@ -62,6 +58,12 @@ class LinkedProgram:
     line_info: list[tuple[int, ...]] = field(default_factory=list)
     core_relos: list[tuple[int, ...]] = field(default_factory=list)
     extern_uses: list[ExternUse] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the instructions and of the records."""
+        rows = (self.func_info, self.line_info, self.core_relos)
+        return len(self.insns) + sum(4 * len(r) * len(r[0]) for r in rows if r)
 
 
 def link(obj: BpfObject, function: Function) -> LinkedProgram:
@@ -138,7 +140,7 @@ class _Linker:
         (imm,) = struct.unpack_from(f"{self._sign}i", function.insns, insn * INSN_SIZE + 4)
         if relocation is None:
             return function.section_index, function.section_insn + insn + imm + 1
-        text = next((f.section_index for f in self._obj.functions if f.is_subprogram), -1)
+        text = self._obj.text_section
         if relocation.kind is RelocationKind.SUBPROGRAM_ADDRESS:
             self._set_source(self._start_of(function) + insn, op.PSEUDO_FUNC)
             return text, (relocation.offset + imm) // INSN_SIZE
@@ -152,6 +154,8 @@ class _Linker:
         if ext is None:
             return
         is_main = start == 0
+        first = function.section_insn * INSN_SIZE
+        inside = first, first + len(function.insns)
         for info, records in (
             (ext.func_info, self.program.func_info),
             (ext.line_info, self.program.line_info),
@@ -159,7 +163,7 @@ class _Linker:
             # A program whose entry has no records gets none for its subprograms either.
             if not (is_main or records):
                 continue
-            own = _records_inside(info, function)
+            own = info.records_between(function.elf_section, *inside)
             if not own and not is_main:
                 raise InputError(
                     f".BTF.ext has no records for subprogram '{function.name}'",
@@ -167,38 +171,28 @@ class _Linker:
                 )
             shift = start - function.section_insn
             records += ((row[0] // INSN_SIZE + shift, *row[1:]) for row in own)
-        for row in ext.core_relos.records_of(function.elf_section):
-            if row[0] % INSN_SIZE:
-                raise InputError(f"offset {row[0]} is no instruction", where=".BTF.ext core_relo")
-            insn = row[0] // INSN_SIZE - function.section_insn
-            if 0 <= insn < function.insn_count:
-                self.program.core_relos.append((INSN_SIZE * (start + insn), *row[1:4]))
+        misplaced = ext.core_relos.misplaced(function.elf_section)
+        if misplaced is not None:
+            raise InputError(f"offset {misplaced} is no instruction", where=".BTF.ext core_relo")
+        for row in ext.core_relos.records_between(function.elf_section, *inside):
+            self.program.core_relos.append((row[0] - first + INSN_SIZE * start, *row[1:4]))
 
     def append_exception_callback(self) -> None:
         """Append the subprogram that a declaration tag names as the exception callback.
 
         Source: ``bpf_prog_assign_exc_cb`` in tools/lib/bpf/libbpf.c.
         """
-        btf, name = self._obj.btf, self.program.function.name
-        if btf is None:
-            return
-        callbacks = [
-            tag.name.removeprefix(_EXCEPTION_CALLBACK)
-            for tag in btf.types_of_kind(Kind.DECL_TAG)
-            if tag.name.startswith(_EXCEPTION_CALLBACK) and btf.type_by_id(tag.third).name == name
-        ]
+        name = self.program.function.name
+        callbacks = self._obj.exception_callbacks.get(name, ())
         if len(callbacks) != 1:
             return  # several are for the verifier to refuse
-        for function in self._obj.functions:
-            if function.is_subprogram and function.name == callbacks[0]:
-                if not function.is_global or function.is_hidden:
-                    break
-                self.append(function, 1)
-                return
-        raise InputError(
-            f"exception callback '{callbacks[0]}' is no global subprogram",
-            where=f"program '{name}'",
-        )
+        function = self._obj.subprogram(callbacks[0])
+        if function is None or not function.is_global or function.is_hidden:
+            raise InputError(
+                f"exception callback '{callbacks[0]}' is no global subprogram",
+                where=f"program '{name}'",
+            )
+        self.append(function, 1)
 
     def refer_to_data(self) -> None:
         """Point instructions to maps by index, and to kernel symbols by what the loader finds."""
@@ -253,10 +247,3 @@ class _Linker:
         self.program.insns[at] = (
             registers & 0x0F | source << 4 if little else registers & 0xF0 | source
         )
-
-
-def _records_inside(info: Info, function: Function) -> Sequence[tuple[int, ...]]:
-    """Return the records of a function's instructions."""
-    first = function.section_insn * INSN_SIZE
-    end = first + len(function.insns)
-    return [row for row in info.records_of(function.elf_section) if first <= row[0] < end]

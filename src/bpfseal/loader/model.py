@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from bpfseal.bpf.insn import ByteOrder
 from bpfseal.scheme import SCHEMES, Scheme
@@ -70,7 +71,7 @@ class ProgramEntry:
     insn_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Loader:
     """A loader program with its metadata.
 
@@ -99,12 +100,12 @@ class Loader:
         """The facts of the loader's scheme."""
         return SCHEMES[self.scheme_name]
 
-    @property
+    @cached_property
     def excl_prog_hash(self) -> bytes:
         """SHA-256 of the instructions: what the metadata map is exclusive to."""
         return hashlib.sha256(self.insns).digest()
 
-    @property
+    @cached_property
     def metadata_digest(self) -> bytes:
         """SHA-256 of the metadata: what the loader's check block carries."""
         return hashlib.sha256(self.metadata).digest()

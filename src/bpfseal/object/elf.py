@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from elftools.common.exceptions import ELFParseError
@@ -17,7 +18,9 @@ from elftools.common.utils import struct_parse
 from elftools.elf.structs import ELFStructs
 
 from bpfseal.bpf.insn import ByteOrder
+from bpfseal.bpf.strings import StringTable
 from bpfseal.errors import InputError
+from bpfseal.limits import MAX_NAME
 
 EM_BPF = "EM_BPF"
 _EM_NONE = "EM_NONE"
@@ -109,7 +112,7 @@ class ElfSection:
         return self.type == "SHT_PROGBITS" and bool(self.flags & SHF_EXECINSTR) and self.size > 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Elf:
     """A parsed ELF file.
 
@@ -125,7 +128,23 @@ class Elf:
 
     def section(self, name: str) -> ElfSection | None:
         """Return the first section with this name."""
-        return next((s for s in self.sections if s.name == name), None)
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, ElfSection]:
+        return {section.name: section for section in reversed(self.sections)}
+
+    def functions_of(self, section: ElfSection) -> Sequence[Symbol]:
+        """Return the functions of a section in the order of the symbol table."""
+        return self._functions.get(section.index, ())
+
+    @cached_property
+    def _functions(self) -> dict[int, list[Symbol]]:
+        functions: dict[int, list[Symbol]] = {}
+        for symbol in self.symbols:
+            if symbol.type == STT_FUNC:
+                functions.setdefault(symbol.section, []).append(symbol)
+        return functions
 
     def symbol(self, index: int, where: str) -> Symbol:
         """Return a symbol whose section exists.
@@ -196,11 +215,14 @@ def read_elf(data: bytes) -> Elf:
     headers = [_Header(*fields) for fields in entry.iter_unpack(data[start:end])]
     if sum(header.size for header in headers if header.has_data) > 2 * len(data):
         raise InputError("ELF sections overlap")
-    names = _section_bytes(data, headers[names_index], "section names") if headers else b""
+    names = StringTable(
+        _section_bytes(data, headers[names_index], "section names") if headers else b"",
+        "section names",
+    )
     sections = tuple(
         ElfSection(
             index,
-            (name := _string(names, header.name, f"name of section {index}")),
+            (name := names.at(header.name, limit=MAX_NAME, where=f"name of section {index}")),
             _TYPES.get(header.type, f"{header.type:#x}"),
             header.flags,
             header.link,
@@ -250,13 +272,6 @@ def _section_bytes(data: bytes, header: _Header, where: str) -> bytes:
     return data[header.offset : end]
 
 
-def _string(table: bytes, offset: int, where: str) -> str:
-    end = table.find(0, offset)
-    if end < 0:
-        raise InputError("it lies outside its string table", where=where)
-    return table[offset:end].decode("utf-8", "backslashreplace")
-
-
 def _read_symbols(sections: tuple[ElfSection, ...], byteorder: ByteOrder) -> tuple[Symbol, ...]:
     tables = [section for section in sections if section.type == "SHT_SYMTAB"]
     if len(tables) != 1:
@@ -267,11 +282,12 @@ def _read_symbols(sections: tuple[ElfSection, ...], byteorder: ByteOrder) -> tup
     entry = struct.Struct("<IBBHQQ" if byteorder == "little" else ">IBBHQQ")
     if len(table.data) % entry.size:
         raise InputError(f"its size is no multiple of {entry.size}", where=table.name)
-    strings = sections[table.link].data
+    strings = StringTable(sections[table.link].data, table.name)
     symbols = []
     for index, (name, info, other, section, value, size) in enumerate(
         entry.iter_unpack(table.data)
     ):
-        text = _string(strings, name, f"name of symbol {index}") if name else ""
+        where = f"name of symbol {index}"
+        text = strings.at(name, limit=MAX_NAME, where=where) if name else ""
         symbols.append(Symbol(index, text, info & 15, info >> 4, other & 3, section, value, size))
     return tuple(symbols)

@@ -11,8 +11,8 @@ from bpfseal.btf.btf import Btf
 from bpfseal.btf.builder import BtfEditor
 from bpfseal.btf.kinds import HEADER_WORDS, Kind, Linkage
 from bpfseal.errors import InputError, UnsupportedError
+from bpfseal.limits import MAX_VALUE_SIZE
 from bpfseal.object.elf import STB_WEAK, Elf
-from bpfseal.object.maps import MAX_VALUE_SIZE
 from bpfseal.object.model import Extern, ExternKind
 
 _INT_SIZE = 4
@@ -28,13 +28,14 @@ def collect_externs(elf: Elf, btf: Btf | None) -> tuple[Extern, ...]:
         InputError: an extern that the BTF does not describe.
         UnsupportedError: an extern in an unknown section.
     """
+    symbols = [symbol for symbol in elf.symbols if symbol.is_extern and symbol.name]
     sections = _section_of_variables(btf) if btf else {}
+    names = {symbol.name for symbol in symbols}
+    btf_ids = btf.find_all(names, Kind.VAR, Kind.FUNC) if btf else {}
     externs = []
-    for symbol in elf.symbols:
-        if not (symbol.is_extern and symbol.name):
-            continue
+    for symbol in symbols:
         where = f"extern '{symbol.name}'"
-        btf_id = btf.find(symbol.name, Kind.VAR, Kind.FUNC) if btf else None
+        btf_id = btf_ids.get(symbol.name)
         if btf is None or btf_id is None:
             raise InputError("no BTF describes it", where=where, hint="compile with -g")
         described = btf.type_by_id(btf_id)
@@ -71,9 +72,10 @@ def collect_externs(elf: Elf, btf: Btf | None) -> tuple[Extern, ...]:
     return _with_offsets(sorted(externs, key=_order))
 
 
-def _order(extern: Extern) -> tuple[bool, int, int, bytes]:
+def _order(extern: Extern) -> tuple[bool, int, int, str]:
+    # Names by code point are in the order of their bytes in UTF-8.
     is_ksym = extern.kind is ExternKind.KSYM
-    return is_ksym, -extern.align, extern.size, extern.name.encode()
+    return is_ksym, -extern.align, extern.size, extern.name
 
 
 def _with_offsets(externs: list[Extern]) -> tuple[Extern, ...]:
@@ -120,6 +122,8 @@ def fix_extern_btf(btf: Btf, externs: tuple[Extern, ...]) -> Btf:
     editor = BtfEditor(btf)
     by_name = {extern.name: extern for extern in externs}
     stand_in = _add_stand_in(btf, editor)
+    protos: set[int] = set()
+    int_type = 0
     for kind in ExternKind:
         datasec = btf.find(kind.value, Kind.DATASEC)
         if datasec is None or not any(extern.kind is kind for extern in externs):
@@ -139,15 +143,19 @@ def fix_extern_btf(btf: Btf, externs: tuple[Extern, ...]) -> Btf:
                 continue
             type_id = described.id
             if extern.is_function:
-                _fix_function(btf, editor, described.id, stand_in)
+                editor.set_vlen(described.id, Linkage.GLOBAL)
+                protos.add(described.third)
                 type_id = stand_in
             else:
                 editor.set_var_linkage(described.id, Linkage.GLOBAL)
-                editor.set_third(described.id, _int_type(btf))
+                int_type = int_type or _int_type(btf)
+                editor.set_third(described.id, int_type)
             entries.append((type_id, position * _INT_SIZE, _INT_SIZE))
             size += _INT_SIZE
         editor.set_secinfos(datasec, entries)
         editor.set_third(datasec, size)
+    for proto in protos:
+        _name_parameters(btf, editor, proto, stand_in)
     return editor.finish()
 
 
@@ -161,13 +169,11 @@ def _add_stand_in(btf: Btf, editor: BtfEditor) -> int:
     return editor.add_var("dummy_ksym", _int_type(btf), Linkage.GLOBAL)
 
 
-def _fix_function(btf: Btf, editor: BtfEditor, func_id: int, stand_in: int) -> None:
-    """Make an extern FUNC global, and give its nameless parameters a name, as the kernel asks."""
-    editor.set_vlen(func_id, Linkage.GLOBAL)
-    proto = btf.type_by_id(btf.type_by_id(func_id).third)
+def _name_parameters(btf: Btf, editor: BtfEditor, proto: int, stand_in: int) -> None:
+    """Give the nameless parameters of a kfunc's prototype a name, as the kernel asks."""
     name_off = editor.words[editor.start(stand_in)]
-    first = editor.start(proto.id) + HEADER_WORDS
-    for index in range(first, first + 2 * proto.vlen, 2):
+    first = editor.start(proto) + HEADER_WORDS
+    for index in range(first, first + 2 * btf.type_by_id(proto).vlen, 2):
         if editor.words[index + 1] and not editor.words[index]:
             editor.words[index] = name_off
 

@@ -7,22 +7,26 @@ tools/lib/bpf/libbpf.c; the macros are in tools/lib/bpf/bpf_helpers.h).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bpf.uapi import OBJ_NAME_LEN, MapFlag, MapType
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.kinds import Kind, Linkage
 from bpfseal.errors import InputError, UnsupportedError
+from bpfseal.limits import MAX_GROWTH, MAX_MAPS
 from bpfseal.object.elf import Elf, ElfSection
 from bpfseal.object.model import Function, MapSource, MapSpec
+from bpfseal.sections import MAPS_SECTION
 
-MAPS_SECTION = ".maps"
 _POINTER_SIZE = 8
 _KEY_SIZE = 4
-MAX_VALUE_SIZE = 0x7FFFFFFF
-"""Bytes of the largest value of an array (``array_map_alloc_check``, kernel/bpf/arraymap.c)."""
+
+_Place = tuple[int, int, str]
+"""Section, offset and name of what a slot refers to."""
 
 _MAP_IN_MAP = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _RINGBUFS = (MapType.RINGBUF, MapType.USER_RINGBUF)
@@ -112,7 +116,9 @@ def defined_maps(elf: Elf, btf: Btf | None, page_size: int) -> Iterator[MapSpec]
             where=MAPS_SECTION,
             hint="compile with -g",
         )
-    for entry in btf.secinfos(datasec):
+    entries = btf.secinfos(datasec)
+    _check_count(len(entries))
+    for entry in entries:
         var = btf.type_by_id(entry.type_id)
         where = f"map '{var.name}'"
         if var.kind is not Kind.VAR or not var.name:
@@ -237,12 +243,40 @@ def _data_source(section: ElfSection) -> MapSource | None:
 
 
 def data_maps(elf: Elf, btf: Btf | None, object_name: str) -> Iterator[MapSpec]:
-    """Yield the maps of the global data sections in the order of the sections."""
-    for section in elf.sections:
-        source = _data_source(section)
-        if source:
-            value = section.data if source is not MapSource.BSS else bytes(section.size)
-            yield data_map(section.name, source, value, section.index, btf, object_name)
+    """Yield the maps of the global data sections in the order of the sections.
+
+    Raises:
+        UnsupportedError: there are more of them, or more zeros in them, than a loader holds.
+    """
+    found = [(section, source) for section in elf.sections if (source := _data_source(section))]
+    _check_count(len(found))
+    zeros = 0
+    for section, source in found:
+        if source is MapSource.BSS:
+            zeros += section.size
+            check_zeros(zeros, f"section '{section.name}'")
+    for section, source in found:
+        value = section.data if source is not MapSource.BSS else bytes(section.size)
+        yield data_map(section.name, source, value, section.index, btf, object_name)
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_MAPS:
+        raise UnsupportedError(f"{count} maps, a loader holds {MAX_MAPS}")
+
+
+def check_zeros(size: int, where: str) -> None:
+    """Check the size of data that the object's file does not hold.
+
+    Raises:
+        UnsupportedError: a loader would grow by more than `MAX_GROWTH` bytes.
+    """
+    if size > MAX_GROWTH:
+        raise UnsupportedError(
+            f"{size} bytes of zeros, a loader holds {MAX_GROWTH}",
+            where=where,
+            hint="put large data into a map of its own",
+        )
 
 
 def data_map(
@@ -299,7 +333,10 @@ def _data_map_name(object_name: str, section_name: str) -> str:
 
 
 def with_slots(
-    maps: Iterable[MapSpec], programs: Sequence[Function], elf: Elf, rel_section: ElfSection
+    maps: Sequence[MapSpec],
+    programs: Sequence[Function],
+    elf: Elf,
+    rel_sections: Iterable[ElfSection],
 ) -> tuple[MapSpec, ...]:
     """Return the maps with the initial contents that relocations of SEC(".maps") declare.
 
@@ -309,46 +346,78 @@ def with_slots(
         maps: all maps of the object.
         programs: the entry programs that are loaded.
         elf: the object.
-        rel_section: the relocations.
+        rel_sections: the relocations.
 
     Raises:
         InputError: a relocation that fits no map, or a slot that holds nothing of its kind.
     """
-    result = list(maps)
-    for rel in elf.rels(rel_section):
-        symbol = elf.symbol(rel.symbol, rel_section.name)
-        number = _map_at(result, rel.offset)
-        if number is None:
-            raise InputError(f"no map at offset {rel.offset:#x}", where=rel_section.name)
-        spec = result[number]
-        where = f"map '{spec.name}'"
-        slot = rel.offset - spec.offset - (spec.values_offset or 0)
-        if spec.values_offset is None or slot < 0 or slot % _POINTER_SIZE:
-            raise InputError(f"a reference at offset {rel.offset:#x} fits no slot", where=where)
-        if spec.type == MapType.HASH_OF_MAPS and spec.key_size != _KEY_SIZE:
-            raise InputError("a hash of maps with contents needs keys of 4 bytes", where=where)
-        if spec.type == MapType.PROG_ARRAY:
-            places = [(f.section_index, f.section_insn * INSN_SIZE, f.name) for f in programs]
-        else:
-            places = [
-                (other.section, other.offset, other.name)
-                if other.source is MapSource.DEFINED
-                else (-1, -1, "")
-                for other in result
-            ]
-        place = symbol.section, symbol.value, symbol.name
-        if place not in places:
-            kind = "program" if spec.type == MapType.PROG_ARRAY else "map"
-            raise InputError(f"slot holds '{symbol.name}', which is no {kind}", where=where)
-        slots = dict(spec.slots) | {slot // _POINTER_SIZE: places.index(place)}
-        result[number] = replace(spec, slots=tuple(sorted(slots.items())))
-    return tuple(result)
+    definitions = _Definitions(maps)
+    map_places = _first_of(
+        (number, (spec.section, spec.offset, spec.name))
+        for number, spec in enumerate(maps)
+        if spec.source is MapSource.DEFINED
+    )
+    program_places = _first_of(
+        (number, (f.section_index, f.section_insn * INSN_SIZE, f.name))
+        for number, f in enumerate(programs)
+    )
+    slots: dict[int, dict[int, int]] = {}
+    for section in rel_sections:
+        for rel in elf.rels(section):
+            symbol = elf.symbol(rel.symbol, section.name)
+            number = definitions.at(rel.offset)
+            if number is None:
+                raise InputError(f"no map at offset {rel.offset:#x}", where=section.name)
+            spec = maps[number]
+            slot = _slot(spec, rel.offset)
+            is_array = spec.type == MapType.PROG_ARRAY
+            places = program_places if is_array else map_places
+            target = places.get((symbol.section, symbol.value, symbol.name))
+            if target is None:
+                raise InputError(
+                    f"slot holds '{symbol.name}', which is no {'program' if is_array else 'map'}",
+                    where=f"map '{spec.name}'",
+                )
+            slots.setdefault(number, {})[slot] = target
+    return tuple(
+        replace(spec, slots=tuple(sorted(slots[number].items()))) if number in slots else spec
+        for number, spec in enumerate(maps)
+    )
 
 
-def _map_at(maps: Sequence[MapSpec], offset: int) -> int | None:
-    """Return the number of the map whose definition holds a pointer at this offset."""
-    for number, spec in enumerate(maps):
-        end = spec.offset + spec.size - _POINTER_SIZE
-        if spec.source is MapSource.DEFINED and spec.offset <= offset <= end:
-            return number
-    return None
+def _first_of(items: Iterable[tuple[int, _Place]]) -> dict[_Place, int]:
+    places: dict[_Place, int] = {}
+    for number, place in items:
+        places.setdefault(place, number)
+    return places
+
+
+def _slot(spec: MapSpec, offset: int) -> int:
+    """Return the number of the slot at an offset of the section of maps."""
+    where = f"map '{spec.name}'"
+    at = offset - spec.offset - (spec.values_offset or 0)
+    if spec.values_offset is None or at < 0 or at % _POINTER_SIZE:
+        raise InputError(f"a reference at offset {offset:#x} fits no slot", where=where)
+    if spec.type == MapType.HASH_OF_MAPS and spec.key_size != _KEY_SIZE:
+        raise InputError("a hash of maps with contents needs keys of 4 bytes", where=where)
+    return at // _POINTER_SIZE
+
+
+class _Definitions:
+    """The maps by the offsets of their definitions, by which they are sorted."""
+
+    def __init__(self, maps: Sequence[MapSpec]) -> None:
+        self._defined = [
+            (number, spec) for number, spec in enumerate(maps) if spec.source is MapSource.DEFINED
+        ]
+        ends = (spec.offset + spec.size - _POINTER_SIZE for _, spec in self._defined)
+        self._ends = list(accumulate(ends, max))
+
+    def at(self, offset: int) -> int | None:
+        """Return the number of the first map whose definition holds a pointer at this offset."""
+        # The first definition that ends behind the offset: those before it end before it, and
+        # those after it begin no earlier.
+        index = bisect_left(self._ends, offset)
+        if index == len(self._defined) or self._defined[index][1].offset > offset:
+            return None
+        return self._defined[index][0]

@@ -11,7 +11,10 @@ from bpfseal.bpf.insn import INSN_SIZE, ByteOrder
 from bpfseal.bpf.uapi import MapFlag
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.ext import BtfExt
-from bpfseal.object.sections import SectionDef
+from bpfseal.btf.kinds import Kind
+from bpfseal.sections import SectionDef
+
+_EXCEPTION_CALLBACK = "exception_callback:"
 
 
 class MapSource(Enum):
@@ -222,6 +225,33 @@ class BpfObject:
     def programs(self) -> tuple[Function, ...]:
         """The entry programs that are loaded."""
         return tuple(f for f in self.functions if not f.is_subprogram and f.autoload)
+
+    @cached_property
+    def text_section(self) -> int:
+        """Index of the ELF section of the subprograms, -1 without any."""
+        return next((f.section_index for f in self.functions if f.is_subprogram), -1)
+
+    @cached_property
+    def _subprograms(self) -> dict[str, Function]:
+        return {f.name: f for f in reversed(self.functions) if f.is_subprogram}
+
+    def subprogram(self, name: str) -> Function | None:
+        """Return the first subprogram with this name."""
+        return self._subprograms.get(name)
+
+    @cached_property
+    def exception_callbacks(self) -> dict[str, list[str]]:
+        """The exception callbacks that declaration tags name, by program.
+
+        Source: ``bpf_prog_assign_exc_cb`` in tools/lib/bpf/libbpf.c.
+        """
+        callbacks: dict[str, list[str]] = {}
+        for tag in self.btf.types_of_kind(Kind.DECL_TAG) if self.btf else ():
+            if tag.name.startswith(_EXCEPTION_CALLBACK):
+                assert self.btf  # noqa: S101 (it has the tag)
+                program = self.btf.type_by_id(tag.third).name
+                callbacks.setdefault(program, []).append(tag.name.removeprefix(_EXCEPTION_CALLBACK))
+        return callbacks
 
     @cached_property
     def _positions(self) -> list[tuple[int, int]]:

@@ -23,6 +23,7 @@ from bpfseal.btf.builder import BtfEditor
 from bpfseal.btf.ext import BtfExt
 from bpfseal.btf.kinds import Kind, Linkage
 from bpfseal.errors import BpfsealError, InputError, UnsupportedError
+from bpfseal.limits import MAX_VALUE_SIZE
 from bpfseal.object.elf import (
     STB_GLOBAL,
     STB_LOCAL,
@@ -39,8 +40,7 @@ from bpfseal.object.elf import (
 from bpfseal.object.externs import collect_externs, fix_extern_btf
 from bpfseal.object.kconfig import kconfig_value
 from bpfseal.object.maps import (
-    MAPS_SECTION,
-    MAX_VALUE_SIZE,
+    check_zeros,
     data_map,
     data_maps,
     defined_maps,
@@ -56,8 +56,8 @@ from bpfseal.object.model import (
     Relocation,
     RelocationKind,
 )
-from bpfseal.object.sections import find_section
 from bpfseal.object.target import DEFAULT_TARGET, TargetValues
+from bpfseal.sections import MAPS_SECTION, find_section
 
 _TEXT = ".text"
 _LICENSE_SIZE = 64
@@ -124,8 +124,13 @@ def _read(data: bytes, name: str, target: TargetValues) -> BpfObject:
                 f"its {section.size:#x} bytes are larger than a map's value can be",
                 where=f"section '{section.name}'",
             )
+    plain_names: dict[str, str] = {}
     functions = sorted(
-        (function for section in elf.sections for function in _functions(elf, section)),
+        (
+            function
+            for section in elf.sections
+            for function in _functions(elf, section, plain_names)
+        ),
         key=lambda function: (function.section_index, function.section_insn),
     )
     for function, other in pairwise(functions):
@@ -147,6 +152,8 @@ def _read(data: bytes, name: str, target: TargetValues) -> BpfObject:
     )
     if btf:
         btf = _fix_btf(fix_extern_btf(btf, externs), elf, functions)
+    for extern in externs:
+        check_zeros(extern.offset + extern.size, f"extern '{extern.name}'")
     maps = [*defined_maps(elf, btf, target.page_size), *data_maps(elf, btf, name)]
     kconfig = (
         kconfig_value(externs, btf, target, target.kconfig_byteorder or elf.byteorder)
@@ -178,15 +185,19 @@ def _read_btf(elf: Elf) -> tuple[Btf | None, BtfExt | None]:
     return btf, BtfExt.from_bytes(ext.data, btf) if ext else None
 
 
-def _functions(elf: Elf, section: ElfSection) -> Iterator[Function]:
-    """Yield the functions of a section in the order of the symbol table."""
+def _functions(elf: Elf, section: ElfSection, plain_names: dict[str, str]) -> Iterator[Function]:
+    """Yield the functions of a section in the order of the symbol table.
+
+    Sections may share a name; `plain_names` keeps one copy of it without the leading ``?``.
+    """
     if not section.is_code:
         return
     is_text = section.name == _TEXT
     plain_name = section.name.removeprefix("?")
-    for symbol in elf.symbols:
-        if symbol.section != section.index or symbol.type != STT_FUNC:
-            continue
+    plain_name = plain_names.setdefault(plain_name, plain_name)
+    bodies: dict[tuple[int, int], bytes] = {}  # a function may have several names
+    size = 0
+    for symbol in elf.functions_of(section):
         where = f"section '{section.name}', function '{symbol.name}'"
         end = symbol.value + symbol.size
         if end > section.size:
@@ -201,12 +212,18 @@ def _functions(elf: Elf, section: ElfSection) -> Iterator[Function]:
                 f"unknown section name '{plain_name}': it stands for no program type",
                 where=where,
             )
+        body = bodies.get((symbol.value, end))
+        if body is None:
+            body = bodies[symbol.value, end] = section.data[symbol.value : end]
+            size += symbol.size
+        if size > 2 * section.size:
+            raise InputError("functions overlap", where=where)
         yield Function(
             name=symbol.name,
             section=plain_name,
             section_index=section.index,
             section_insn=symbol.value // INSN_SIZE,
-            insns=section.data[symbol.value : end],
+            insns=body,
             definition=definition,
             is_subprogram=is_text,
             autoload=section.name == plain_name,
@@ -270,6 +287,8 @@ def _with_default_entries(spec: MapSpec, target: TargetValues) -> MapSpec:
 def _with_relocations(obj: BpfObject, elf: Elf) -> BpfObject:
     """Return the object with every reference attached to its function or map."""
     by_function: dict[tuple[int, int], list[Relocation]] = {}
+    references = _References(obj, elf)
+    slots = []
     for section in elf.sections:
         if section.type != "SHT_REL":
             continue
@@ -277,7 +296,7 @@ def _with_relocations(obj: BpfObject, elf: Elf) -> BpfObject:
             raise InputError("it applies to a section that does not exist", where=section.name)
         target = elf.sections[section.info]
         if target.name == MAPS_SECTION:
-            obj = replace(obj, maps=with_slots(obj.maps, obj.programs, elf, section))
+            slots.append(section)
         elif target.is_code:
             for number, rel in enumerate(elf.rels(section)):
                 where = f"{section.name} entry {number}"
@@ -286,62 +305,83 @@ def _with_relocations(obj: BpfObject, elf: Elf) -> BpfObject:
                 symbol = elf.symbol(rel.symbol, where)
                 function = obj.function_at(target.index, rel.offset // INSN_SIZE)
                 if function:  # else: left over from a weak function that another one replaced
-                    relocation = _relocation(obj, elf, function, rel, symbol, where)
+                    relocation = references.of(function, rel, symbol, where)
                     key = function.section_index, function.section_insn
                     by_function.setdefault(key, []).append(relocation)
+    ordered = {
+        key: tuple(sorted(relocations, key=lambda r: r.insn))
+        for key, relocations in by_function.items()
+    }
     functions = tuple(
-        replace(function, relocations=tuple(sorted(relocations, key=lambda r: r.insn)))
-        if (relocations := by_function.get((function.section_index, function.section_insn)))
+        replace(function, relocations=relocations)
+        if (relocations := ordered.get((function.section_index, function.section_insn)))
         else function
         for function in obj.functions
     )
-    return replace(obj, functions=functions)
+    maps = with_slots(obj.maps, obj.programs, elf, slots) if slots else obj.maps
+    return replace(obj, functions=functions, maps=maps)
 
 
-def _relocation(
-    obj: BpfObject, elf: Elf, function: Function, rel: Rel, symbol: Symbol, where: str
-) -> Relocation:
-    """Say what one instruction refers to (``bpf_program__record_reloc``, libbpf.c)."""
-    insn = rel.offset // INSN_SIZE - function.section_insn
-    code, registers = function.insns[insn * INSN_SIZE : insn * INSN_SIZE + 2]
-    if code == op.LD_IMM64:
-        if insn + 1 >= function.insn_count:
-            raise InputError("a ld_imm64 at the end of its function is cut off", where=where)
-    elif code != _CALL:
-        raise InputError(f"an instruction with opcode {code:#04x} has no reference", where=where)
-    if symbol.is_extern:
-        number = next(
-            (n for n, extern in enumerate(obj.externs) if extern.symbol == symbol.number), None
+class _References:
+    """What the instructions of an object refer to (``bpf_program__record_reloc``, libbpf.c)."""
+
+    def __init__(self, obj: BpfObject, elf: Elf) -> None:
+        self._elf = elf
+        self._byteorder = obj.byteorder
+        text = elf.section(_TEXT)
+        self._text = text.index if text else None
+        self._externs = {extern.symbol: n for n, extern in enumerate(obj.externs)}
+        self._extern_list = obj.externs
+        self._data: dict[int, int] = {}
+        self._maps: dict[tuple[int, int], int] = {}
+        for number, spec in enumerate(obj.maps):
+            if spec.source is MapSource.DEFINED:
+                self._maps.setdefault((spec.section, spec.offset), number)
+            elif spec.section:
+                self._data[spec.section] = number
+
+    def of(self, function: Function, rel: Rel, symbol: Symbol, where: str) -> Relocation:
+        """Return what one instruction refers to.
+
+        Raises:
+            InputError: nothing that it can refer to.
+        """
+        insn = rel.offset // INSN_SIZE - function.section_insn
+        code, registers = function.insns[insn * INSN_SIZE : insn * INSN_SIZE + 2]
+        if code == op.LD_IMM64:
+            if insn + 1 >= function.insn_count:
+                raise InputError("a ld_imm64 at the end of its function is cut off", where=where)
+        elif code != _CALL:
+            message = f"an instruction with opcode {code:#04x} has no reference"
+            raise InputError(message, where=where)
+        if symbol.is_extern:
+            return self._extern(insn, code, symbol, where)
+        in_text = symbol.section == self._text
+        if code == _CALL:
+            source = registers >> 4 if self._byteorder == "little" else registers & 15
+            if source != op.PSEUDO_CALL or not in_text or symbol.value % INSN_SIZE:
+                raise InputError(f"a call of '{symbol.name}' leads to no subprogram", where=where)
+            return Relocation(insn, RelocationKind.SUBPROGRAM_CALL, offset=symbol.value)
+        if in_text and symbol.type in (STT_FUNC, STT_SECTION):
+            return Relocation(insn, RelocationKind.SUBPROGRAM_ADDRESS, offset=symbol.value)
+        number = self._data.get(symbol.section)
+        if number is not None:
+            return Relocation(insn, RelocationKind.DATA, number, symbol.value)
+        number = self._maps.get((symbol.section, symbol.value))
+        if number is not None:
+            return Relocation(insn, RelocationKind.MAP, number)
+        raise InputError(
+            f"'{symbol.name}' in section '{self._elf.sections[symbol.section].name}' is neither a "
+            "map nor data of the object",
+            where=where,
         )
+
+    def _extern(self, insn: int, code: int, symbol: Symbol, where: str) -> Relocation:
+        number = self._externs.get(symbol.number)
         if number is None:
             raise InputError(f"symbol '{symbol.name}' is no known extern", where=where)
-        return _extern_relocation(insn, code, number, obj.externs[number], where)
-    text = elf.section(_TEXT)
-    in_text = text is not None and symbol.section == text.index
-    if code == _CALL:
-        source = registers >> 4 if obj.byteorder == "little" else registers & 15
-        if source != op.PSEUDO_CALL or not in_text or symbol.value % INSN_SIZE:
-            raise InputError(f"a call of '{symbol.name}' leads to no subprogram", where=where)
-        return Relocation(insn, RelocationKind.SUBPROGRAM_CALL, offset=symbol.value)
-    if in_text and symbol.type in (STT_FUNC, STT_SECTION):
-        return Relocation(insn, RelocationKind.SUBPROGRAM_ADDRESS, offset=symbol.value)
-    for number, spec in enumerate(obj.maps):
-        if spec.section != symbol.section or not spec.section:
-            continue
-        if spec.source is not MapSource.DEFINED:
-            return Relocation(insn, RelocationKind.DATA, number, symbol.value)
-        if spec.offset == symbol.value:
-            return Relocation(insn, RelocationKind.MAP, number)
-    raise InputError(
-        f"'{symbol.name}' in section '{elf.sections[symbol.section].name}' is neither a map nor "
-        "data of the object",
-        where=where,
-    )
-
-
-def _extern_relocation(insn: int, code: int, number: int, extern: Extern, where: str) -> Relocation:
-    if code != _CALL:
-        return Relocation(insn, RelocationKind.EXTERN_LD64, number)
-    if extern.kind is not ExternKind.KSYM:
-        raise InputError(f"'{extern.name}' is called but is no function", where=where)
-    return Relocation(insn, RelocationKind.EXTERN_CALL, number)
+        if code != _CALL:
+            return Relocation(insn, RelocationKind.EXTERN_LD64, number)
+        if self._extern_list[number].kind is not ExternKind.KSYM:
+            raise InputError(f"'{symbol.name}' is called but is no function", where=where)
+        return Relocation(insn, RelocationKind.EXTERN_CALL, number)

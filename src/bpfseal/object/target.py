@@ -14,14 +14,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from bpfseal.bpf.insn import ByteOrder
 from bpfseal.errors import InputError
 
 _MAX_U32 = 0xFFFFFFFF
 _MAX_PAGE_SIZE = 1 << 20
-_NUMBER = re.compile("[0-9]{1,10}")
+_NUMBER: Final = re.compile("[0-9]{1,9}")
 
 
 def kernel_version(text: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from itertools import islice
 from typing import Final
 
 from bpfseal.errors import InputError
@@ -25,7 +26,7 @@ _PEM = re.compile(
     rb"(?:-----END (?:X509 )?CERTIFICATE-----|\Z)",
     re.DOTALL,
 )
-_LISTING = re.compile(rb"^\s*[0-9a-f]+ .*\b(?:asymmetric?|keyring)\b", re.MULTILINE)
+_LISTING = re.compile(rb"^[ \t]*[0-9a-f]+ .*\b(?:asymmetric?|keyring)\b", re.MULTILINE)
 """A line of ``keyctl show``, ``keyctl list`` or ``/proc/keys``."""
 
 _SEQUENCE = 0x30
@@ -43,7 +44,8 @@ def certificate_blocks(data: bytes) -> list[tuple[int, bytes]]:
     if len(data) > MAX_SIZE:
         raise InputError(f"certificate file of {len(data)} bytes, more than {MAX_SIZE}")
     if b"-----BEGIN " in data:
-        blocks = [(match.start(), match.group()) for match in _PEM.finditer(data)]
+        matches = islice(_PEM.finditer(data), MAX_CERTIFICATES + 1)
+        blocks = [(match.start(), match.group()) for match in matches]
         if not blocks:
             raise InputError("no certificate in the PEM file", hint="is it a private key?")
     elif data.isascii() and _LISTING.search(data):
@@ -82,7 +84,7 @@ def _split_der(data: bytes) -> list[tuple[int, bytes]]:
     """
     blocks: list[tuple[int, bytes]] = []
     at = 0
-    while at < len(data):
+    while at < len(data) and len(blocks) <= MAX_CERTIFICATES:
         header = data[at : at + 4]
         if header[:2] == b"\x30\x82":
             end = at + 4 + int.from_bytes(header[2:], "big")

@@ -105,6 +105,19 @@ def public_key_kind(key: object) -> str | None:
     return next((kind for kind, known in _classes().items() if isinstance(key, known.public)), None)
 
 
+def load_public_key(kind: str, data: bytes) -> PublicKey | None:
+    """Return a public key from its raw bytes, or None for another algorithm or without ML-DSA.
+
+    Raises:
+        ValueError: another number of bytes than such a key has.
+    """
+    known = _classes().get(kind)
+    if known is None:
+        return None
+    key: PublicKey = known.public.from_public_bytes(data)
+    return key
+
+
 def verify(key: object, kind: str, signature: bytes, data: bytes) -> bool:
     """Verify a signature.
 

@@ -20,6 +20,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from bpfseal.errors import UsageError
 
 SCHEME: Final = "pkcs11:"
+"""What such a URI begins with, in any case (RFC 3986, section 3.1)."""
+
 MAX_SIZE: Final = 4096
 """Characters of the longest URI that is read."""
 
@@ -33,6 +35,11 @@ _PATH_VALUE: Final = re.compile(r"(?:[A-Za-z0-9\-._~:\[\]@!$'()*+,=&]|%[0-9A-Fa-
 _QUERY_VALUE: Final = re.compile(r"(?:[A-Za-z0-9\-._~:\[\]@!$'()*+,=/?|]|%[0-9A-Fa-f]{2})*")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
+
+
+def is_pkcs11_uri(text: str) -> bool:
+    """Whether a text is such a URI, and not the name of a file."""
+    return text[: len(SCHEME)].lower() == SCHEME
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +84,9 @@ class Pkcs11Uri:
         """
         if len(text) > MAX_SIZE or not text.isascii() or not text.isprintable():
             raise _refused(f"it is longer than {MAX_SIZE} or has characters that no URI has")
-        if not text.startswith(SCHEME):
+        if not is_pkcs11_uri(text):
             raise _refused(f"it does not begin with {SCHEME}")
-        path_text, _, query_text = text.removeprefix(SCHEME).partition("?")
+        path_text, _, query_text = text[len(SCHEME) :].partition("?")
         path = _attributes(path_text, ";", _PATH_VALUE)
         query = _attributes(query_text, "&", _QUERY_VALUE)
         if unknown := sorted(path.keys() - _PATH):

@@ -30,8 +30,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from bpfseal.errors import InputError, UnsupportedError, UsageError
 from bpfseal.signing import mldsa
-from bpfseal.signing.certificate import HASHES, Certificate
+from bpfseal.signing.certificate import Certificate
 from bpfseal.signing.certificate_file import MAX_SIZE
+from bpfseal.signing.public_key import HASHES
 
 if TYPE_CHECKING:
     PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | mldsa.PrivateKey
@@ -39,14 +40,17 @@ if TYPE_CHECKING:
 SIGNING_HASHES = ("sha256", "sha384", "sha512")
 """The digests to sign with. Kernels also verify older ones."""
 
-_RSA_BITS = range(2048, 4097)
+_RSA_BYTES = (256, 384, 512)
+"""Sizes of RSA keys that kernels take (``rsa_check_key_length``), without the weak ones."""
+
+_MIN_RSA_BITS = 2048
 _CURVES = ("secp256r1", "secp384r1")
 COORDINATE_SIZES = {"p256": 32, "p384": 48}
 """Bytes of one of the two numbers of an ECDSA signature, by key type."""
 
 _KEY_TYPES = ("p256", "p384", *mldsa.KINDS)
 _UNFIT_KEY = "a private key of a kind or size that cannot sign loaders"
-_FIT_KEYS = "use RSA with 2048 to 4096 bits, P-256, P-384 or ML-DSA"
+_FIT_KEYS = "use RSA with 2048, 3072 or 4096 bits, P-256, P-384 or ML-DSA"
 
 
 class Signer(Protocol):
@@ -126,9 +130,13 @@ def require_signing_key(certificate: Certificate) -> None:
     certificate.require_subject_key_id()
     if certificate.algorithm in mldsa.KINDS:
         mldsa.require()
-    is_rsa = certificate.algorithm == "rsa" and int(certificate.key_type[3:]) in _RSA_BITS
+    is_rsa = certificate.algorithm == "rsa" and _is_fit_rsa(certificate.key_type[3:])
     if not is_rsa and certificate.key_type not in _KEY_TYPES:
         raise UnsupportedError(f"{_UNFIT_KEY}: {certificate.key_type}", hint=_FIT_KEYS)
+
+
+def _is_fit_rsa(bits: str) -> bool:
+    return int(bits or 0) >= _MIN_RSA_BITS and -(-int(bits) // 8) in _RSA_BYTES
 
 
 def ecdsa_der(value: bytes) -> bytes:
@@ -158,7 +166,7 @@ def load_signer(key_pem: bytes, certificate: bytes, passphrase: bytes | None = N
     """Make a signer from a private key and its certificate.
 
     Args:
-        key_pem: an RSA key of 2048 to 4096 bits, a P-256, P-384 or ML-DSA key; PEM or DER.
+        key_pem: an RSA key of 2048, 3072 or 4096 bits, a P-256, P-384 or ML-DSA key; PEM or DER.
         certificate: the X.509 certificate, PEM or DER.
         passphrase: what the key is encrypted with; not looked at when it is not encrypted.
 
@@ -206,7 +214,7 @@ def _load_key(data: bytes, passphrase: bytes | None) -> PrivateKey:
             ) from wrong
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InputError("not a private key in PEM or DER") from error
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size in _RSA_BITS:
+    if isinstance(key, rsa.RSAPrivateKey) and _is_fit_rsa(str(key.key_size)):
         return key
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:
         return key

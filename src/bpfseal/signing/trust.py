@@ -13,6 +13,7 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bpfseal.errors import InputError
@@ -32,16 +33,29 @@ class TrustStore:
     certificates: tuple[Certificate, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, stores: Iterable[TrustStore]) -> TrustStore:
+        """Return all together.
+
+        Raises:
+            InputError: they are more than `MAX_CERTIFICATES`.
+        """
+        certificates: dict[Certificate, None] = {}
+        warnings: list[str] = []
+        for store in stores:
+            certificates.update(dict.fromkeys(store.certificates))
+            warnings += store.warnings
+            if len(certificates) > MAX_CERTIFICATES:
+                raise InputError(f"more than {MAX_CERTIFICATES} certificates")
+        return cls(tuple(certificates), tuple(warnings))
+
     def __add__(self, other: TrustStore) -> TrustStore:
         """Return both together.
 
         Raises:
             InputError: they are more than `MAX_CERTIFICATES`.
         """
-        both = tuple(dict.fromkeys((*self.certificates, *other.certificates)))
-        if len(both) > MAX_CERTIFICATES:
-            raise InputError(f"more than {MAX_CERTIFICATES} certificates")
-        return TrustStore(both, (*self.warnings, *other.warnings))
+        return TrustStore.of((self, other))
 
     def named(self, where: str) -> TrustStore:
         """Return the same with the warnings saying which file they are about."""
@@ -68,7 +82,7 @@ def _read_blocks(blocks: list[tuple[int, bytes]]) -> TrustStore:
     warnings: list[str] = []
     for position, block in blocks:
         try:
-            certificates.append(_read_one(block))
+            certificates.append(Certificate.from_pem_or_der(block))
         except InputError as error:
             if len(blocks) == 1:
                 raise
@@ -76,13 +90,3 @@ def _read_blocks(blocks: list[tuple[int, bytes]]) -> TrustStore:
     if not certificates:
         raise InputError(f"none of {len(blocks)} certificates can be read")
     return TrustStore(tuple(dict.fromkeys(certificates)), tuple(warnings))
-
-
-def _read_one(block: bytes) -> Certificate:
-    certificate = Certificate.from_pem_or_der(block)
-    if certificate.has_broken_self_signature:
-        raise InputError(
-            f"certificate {certificate.subject} is damaged: its own signature does not match",
-            hint="a kernel does not take it into a keyring: -EKEYREJECTED",
-        )
-    return certificate

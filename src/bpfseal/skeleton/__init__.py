@@ -1,5 +1,6 @@
 """Skeleton objects: loaded bundles, their maps, global variables, programs, links and readers."""
 
+from bpfseal.skeleton.arguments import UncoveredError
 from bpfseal.skeleton.links import Link
 from bpfseal.skeleton.maps import Map
 from bpfseal.skeleton.perf_buffer import PerfBuffer, PerfSample
@@ -21,5 +22,6 @@ __all__ = [
     "RingBuffer",
     "Section",
     "Skeleton",
+    "UncoveredError",
     "load",
 ]

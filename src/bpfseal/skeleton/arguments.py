@@ -36,6 +36,10 @@ class MissingArgumentError(UsageError):
     """A program cannot be attached without an argument; nothing has happened yet."""
 
 
+class UncoveredError(UsageError):
+    """Only an unsigned section name says how a program is attached; nothing has happened yet."""
+
+
 class Arguments:
     """What was given to `attach`, taken piece by piece."""
 

@@ -14,17 +14,18 @@ Example:
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bpfseal.bpf.uapi import AttachType, ProgType
+from bpfseal.bundle.derivation import open_attach_point
 from bpfseal.errors import UsageError
 from bpfseal.kernel.protocol import MapKernel
 from bpfseal.loader.model import ProgramEntry
 from bpfseal.skeleton import probes
-from bpfseal.skeleton.arguments import Arguments
+from bpfseal.skeleton.arguments import Arguments, MissingArgumentError, UncoveredError
 from bpfseal.skeleton.target import Target
 
 _T, _A = ProgType, AttachType
@@ -96,10 +97,14 @@ def _interface(target: Target, given: Arguments) -> int:
     return target.link(index, flags=flags)
 
 
+_NO_DIRECTION: Final = ("cgroup/skb", "")
+"""Sections that do not say whether packets come or go; where the attach type does, it counts."""
+
+
 def _cgroup(target: Target, given: Arguments) -> int:
     attach_type = target.entry.attach_type
-    if target.entry.section == "cgroup/skb":
-        attach_type = given.require("attach_type")  # the section leaves the direction open
+    if target.entry.type == ProgType.CGROUP_SKB and target.entry.section in _NO_DIRECTION:
+        attach_type = given.require("attach_type")
     with given.file("cgroup") as fd:
         flags = given.number("flags")
         given.finish()
@@ -204,7 +209,29 @@ def how_to_attach(prog_type: int, attach_type: int) -> Attachment | None:
     return next((row for row in ATTACHMENTS if row.suits(prog_type, attach_type)), None)
 
 
-def attach(kernel: MapKernel, fd: int, entry: ProgramEntry, arguments: dict[str, object]) -> int:
+def names_attach_point(entry: ProgramEntry) -> bool:
+    """Whether only a program's section, which no signature covers, says to what it is attached."""
+    return open_attach_point(entry) and "/" in entry.section and entry.type != ProgType.CGROUP_SKB
+
+
+def uncovered(entries: Iterable[ProgramEntry]) -> UsageError:
+    """Return the error that says whose attach points no signature covers."""
+    told = ", ".join(f"program {entry.name} says {entry.section}" for entry in entries)
+    return UncoveredError(
+        f"not covered by the signature: the attach point of {told}",
+        hint="give it: programs.NAME.attach(function=..., tracepoint=..., ...), "
+        "or believe the bundle: attach(trust_sections=True)",
+    )
+
+
+def attach(
+    kernel: MapKernel,
+    fd: int,
+    entry: ProgramEntry,
+    arguments: dict[str, object],
+    *,
+    trust_sections: bool,
+) -> int:
     """Attach a program and return the link's fd.
 
     Args:
@@ -212,8 +239,11 @@ def attach(kernel: MapKernel, fd: int, entry: ProgramEntry, arguments: dict[str,
         fd: the program.
         entry: its facts.
         arguments: what `how_to_attach` names.
+        trust_sections: believe the section where only it says how the program is attached. Without
+            it arguments have to say all that.
 
     Raises:
+        UncoveredError: the section says what the arguments leave open, and is not believed.
         MissingArgumentError: an argument that this kind of program needs is not there.
         UsageError: one that it does not have, or a program that no link attaches.
         CapabilityError: this machine has no such interface, tracepoint or file.
@@ -226,4 +256,18 @@ def attach(kernel: MapKernel, fd: int, entry: ProgramEntry, arguments: dict[str,
             f"program {entry.name} of type {kind} is not attached by a link",
             hint="use its fd, or run it: run(data)",
         )
-    return row.attach(Target(kernel, fd, entry), Arguments(entry.name, kind, arguments))
+    given = Arguments(entry.name, kind, arguments)
+    if trust_sections or not open_attach_point(entry):
+        return row.attach(Target(kernel, fd, entry), given)
+    if probes.says_return(entry.section) and not given.has("is_return"):
+        raise uncovered([entry])
+    try:
+        return row.attach(Target(kernel, fd, replace(entry, section=_UNKNOWN)), given)
+    except MissingArgumentError:
+        if not names_attach_point(entry):
+            raise
+        raise uncovered([entry]) from None
+
+
+_UNKNOWN: Final = ""
+"""In place of a section that is not believed."""

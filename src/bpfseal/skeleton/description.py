@@ -18,7 +18,7 @@ from bpfseal.btf.btf import Btf
 from bpfseal.btf.kinds import Kind, Linkage
 from bpfseal.errors import InputError, UsageError
 from bpfseal.loader.model import Loader, MapEntry
-from bpfseal.loader.reading import Command, LoaderReading, read_loader
+from bpfseal.loader.reading import LoaderReading, MadeMap, read_loader
 from bpfseal.skeleton.maps import MapTypes, plain_types
 from bpfseal.skeleton.types import Types
 from bpfseal.skeleton.values import Codec
@@ -44,19 +44,19 @@ class Description:
         return read_loader(loader.insns, loader.metadata, loader.byteorder)
 
     @cached_property
-    def _commands(self) -> list[Command]:
-        commands = self._reading.maps()
+    def _maps(self) -> tuple[MadeMap, ...]:
+        made = self._reading.maps
         expected = len(self.loader.maps)
-        if len(commands) != expected:
+        if len(made) != expected:
             raise InputError(
-                f"the loader makes {len(commands)} maps, the list has {expected}",
+                f"the loader makes {len(made)} maps, the list has {expected}",
                 where=self.loader.name,
             )
-        return commands
+        return made
 
     @cached_property
     def _btf(self) -> Btf | None:
-        raw = self._reading.btf()
+        raw = self._reading.btf
         return Btf.from_bytes(raw) if raw else None
 
     @cached_property
@@ -82,7 +82,7 @@ class Description:
         """
         entry = self.loader.maps[index]
         key, value = plain_types(entry, self.loader.byteorder)
-        fields = self._commands[index].fields
+        fields = self._maps[index].fields
         return MapTypes(
             self._described(fields["btf_key_type_id"], entry.key_size) or key,
             self._described(fields["btf_value_type_id"], entry.value_size) or value,
@@ -105,7 +105,7 @@ class Description:
             InputError: the metadata cannot be read, or its BTF is malformed.
         """
         entry = self.loader.maps[index]
-        type_id = self._commands[index].fields["btf_value_type_id"]
+        type_id = self._maps[index].fields["btf_value_type_id"]
         btf = self._btf
         if self.types is None or btf is None or not type_id:
             return {}
@@ -131,7 +131,7 @@ class Description:
             InputError: nothing, or something of another size.
         """
         entry = self.loader.maps[index]
-        value = self._reading.initial_value(self._commands[index])
+        value = self._maps[index].initial_value
         if value is None or len(value) != entry.value_size:
             raise InputError(f"map {entry.ident} has no initial value of its size")
         return value

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bpfseal.errors import InputError
+from bpfseal.input_file import read_file
 
 _HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION: Final = struct.Struct("<IIQQQQIIQQ")
@@ -23,6 +24,9 @@ _SEGMENT: Final = struct.Struct("<IIQQQQQQ")
 _SYMBOL: Final = struct.Struct("<IBBHQQ")
 _IDENT: Final = b"\x7fELF\x02\x01"
 """The magic, ELFCLASS64, ELFDATA2LSB."""
+
+_MAX_SIZE: Final = 1 << 30
+"""Bytes of the largest program or library that is looked into."""
 
 _PT_LOAD: Final = 1
 _SHT_SYMTAB: Final = 2
@@ -57,12 +61,9 @@ def function_offsets(path: Path, pattern: str) -> dict[str, int]:
         InputError: it cannot be read or is no such file.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    if data[:6] != _IDENT:
-        raise InputError("no 64-bit little-endian ELF file", where=str(path))
-    try:
+        data = read_file(path, limit=_MAX_SIZE, only_regular=True)
+        if data[:6] != _IDENT:
+            raise InputError("no 64-bit little-endian ELF file", where=str(path))
         return _offsets(data, pattern)
     except (struct.error, IndexError, ValueError, OverflowError):
         raise InputError("a malformed ELF file", where=str(path)) from None
@@ -70,7 +71,7 @@ def function_offsets(path: Path, pattern: str) -> dict[str, int]:
 
 def _offsets(data: bytes, pattern: str) -> dict[str, int]:
     _, _, _, _, _, phoff, shoff, _, _, phsize, phnum, shsize, shnum, _ = _HEADER.unpack_from(data)
-    if phsize != _SEGMENT.size or (shnum and shsize != _SECTION.size):
+    if (phnum and phsize != _SEGMENT.size) or (shnum and shsize != _SECTION.size):
         raise ValueError
     headers = [_SEGMENT.unpack_from(data, phoff + phsize * number) for number in range(phnum)]
     segments = [header for header in headers if header[0] == _PT_LOAD]

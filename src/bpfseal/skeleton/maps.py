@@ -27,6 +27,7 @@ from bpfseal.bpf.uapi import MapType
 from bpfseal.errors import KernelError, UsageError
 from bpfseal.kernel.protocol import MapKernel
 from bpfseal.loader.model import MapEntry
+from bpfseal.skeleton.handle import Handle
 from bpfseal.skeleton.types import Types
 from bpfseal.skeleton.values import Codec, IntCodec, RawCodec, Value
 
@@ -154,9 +155,9 @@ class _Values(ValuesView[V]):
 class RawElements(Elements[bytes, bytes]):
     """The elements of a map in bytes; a per-CPU map's values stand one behind the other."""
 
-    def __init__(self, kernel: MapKernel, fd: int, entry: MapEntry) -> None:
+    def __init__(self, kernel: MapKernel, handle: Handle, entry: MapEntry) -> None:
         self._kernel = kernel
-        self._fd = fd
+        self._handle = handle
         self._entry = entry
         is_per_cpu = entry.type in PER_CPU
         self.stride = -(-entry.value_size // 8) * 8 if is_per_cpu else entry.value_size
@@ -166,7 +167,7 @@ class RawElements(Elements[bytes, bytes]):
         """Return a value, ``None`` if the key is not there."""
         self._check(key)
         try:
-            return self._kernel.map_lookup(self._fd, key, self.value_size)
+            return self._kernel.map_lookup(self._handle.fd, key, self.value_size)
         except KernelError as error:
             if error.errno in _ABSENT:
                 return None
@@ -184,7 +185,7 @@ class RawElements(Elements[bytes, bytes]):
         if len(value) != self.value_size:
             wanted = f"{self.value_size} bytes of value"
             raise UsageError(f"map {self._entry.ident} takes {wanted}, not {len(value)}")
-        self._kernel.map_update(self._fd, key, value, flags)
+        self._kernel.map_update(self._handle.fd, key, value, flags)
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
         self.update(key, value)
@@ -192,7 +193,7 @@ class RawElements(Elements[bytes, bytes]):
     def __delitem__(self, key: bytes) -> None:
         self._check(key)
         try:
-            self._kernel.map_delete(self._fd, key)
+            self._kernel.map_delete(self._handle.fd, key)
         except KernelError as error:
             if error.errno in _ABSENT:
                 raise KeyError(key) from None
@@ -204,9 +205,9 @@ class RawElements(Elements[bytes, bytes]):
         If somebody else deletes the key behind it, the kernel begins again at the first one.
         """
         size, is_sparse = self._entry.key_size, self._entry.type in SPARSE
-        key = self._kernel.map_next_key(self._fd, None, size)
+        key = self._kernel.map_next_key(self._handle.fd, None, size)
         while key is not None:
-            following = self._kernel.map_next_key(self._fd, key, size)
+            following = self._kernel.map_next_key(self._handle.fd, key, size)
             if not is_sparse or self.lookup(key) is not None:
                 yield key
             key = following
@@ -228,17 +229,16 @@ class Map(Elements[Value, Value]):
     Attributes:
         name: its name in the skeleton.
         entry: its facts.
-        fd: its fd, which belongs to the skeleton.
         raw: its elements in bytes.
         key: the codec of keys.
         value: the codec of values, those of one CPU in a per-CPU map.
     """
 
-    def __init__(self, kernel: MapKernel, fd: int, entry: MapEntry, told: MapTypes) -> None:
+    def __init__(self, kernel: MapKernel, handle: Handle, entry: MapEntry, told: MapTypes) -> None:
         self.kernel = kernel
-        self.fd = fd
         self.entry = entry
-        self.raw = RawElements(kernel, fd, entry)
+        self.raw = RawElements(kernel, handle, entry)
+        self._handle = handle
         self.key = told.key
         self.value = told.value
         self.types = told.types
@@ -252,6 +252,15 @@ class Map(Elements[Value, Value]):
     def type(self) -> MapType:
         """The map type."""
         return MapType(self.entry.type)
+
+    @property
+    def fd(self) -> int:
+        """The fd, which belongs to the skeleton.
+
+        Raises:
+            UsageError: the skeleton is closed; so does everything below.
+        """
+        return self._handle.fd
 
     def fileno(self) -> int:
         """The fd, so that a map is taken wherever a file is."""

@@ -131,7 +131,7 @@ class PerfBuffer(Reader[PerfSample]):
         if pages < 1 or pages & pages - 1:
             raise UsageError(f"{pages} pages are no power of two")
         self._decode = decoder(source, decode)
-        super().__init__()
+        super().__init__(source)
         try:
             self._rings = list(self._open(source, pages))
         except BaseException:
@@ -151,7 +151,7 @@ class PerfBuffer(Reader[PerfSample]):
             self._epoll.register(ring.fd, select.EPOLLIN)
             yield ring
 
-    def read(self) -> Iterator[PerfSample]:
+    def _records(self) -> Iterator[PerfSample]:
         """Yield the samples that are there now, one CPU after the other."""
         for ring in self._rings:
             for kind, body in ring.records():

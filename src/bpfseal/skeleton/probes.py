@@ -42,6 +42,11 @@ _PLACE: Final = re.compile(r"(?P<function>[^+]+)(?:\+(?P<offset>0x[0-9a-fA-F]+|\
 _WILDCARDS: Final = re.compile(r"[*?\[]")
 
 
+def says_return(section: str) -> bool:
+    """Whether a section names the return of a function: ``kretprobe``, ``uretprobe.multi``."""
+    return section.startswith(("kret", "uret"))
+
+
 def attach_event(target: Target, given: Arguments) -> int:
     """Attach to one perf event, which the caller describes."""
     event = given.require("event")
@@ -63,7 +68,7 @@ def attach_tracepoint(target: Target, given: Arguments) -> int:
 def attach_probe(target: Target, given: Arguments) -> int:
     """Attach one probe: ``kprobe/FUNCTION+OFFSET``, ``ksyscall/NAME``, ``uprobe/PATH:FUNCTION``."""
     stem = target.stem.removesuffix(".s")
-    is_return = bool(given.take("is_return", stem.startswith(("kret", "uret"))))
+    is_return = bool(given.take("is_return", says_return(stem)))
     if stem in ("uprobe", "uretprobe") or (not stem and given.has("path")):
         return _on_event(target, given, _uprobe(target, given, is_return=is_return))
     place = target.place
@@ -105,7 +110,7 @@ def _uprobe(target: Target, given: Arguments, *, is_return: bool) -> PerfEvent:
 def attach_kprobe_multi(target: Target, given: Arguments) -> int:
     """Attach to all kernel functions of a pattern or list: ``kprobe.multi/vfs_*``."""
     wanted = _texts(given.require("functions", target.place))
-    is_return = given.take("is_return", target.stem.startswith("kret"))
+    is_return = given.take("is_return", says_return(target.stem))
     given.finish()
     names: list[str] = []
     for one in wanted:
@@ -125,7 +130,7 @@ def attach_uprobe_multi(target: Target, given: Arguments) -> int:
     path = str(given.require("path", section_path))
     offsets = given.take("offsets")
     wanted = given.take("functions", pattern)
-    is_return = given.take("is_return", target.stem.startswith("uret"))
+    is_return = given.take("is_return", says_return(target.stem))
     pid = given.number("pid")
     given.finish()
     if offsets is None:

@@ -15,7 +15,8 @@ from bpfseal.bpf.uapi import ProgType
 from bpfseal.errors import KernelError
 from bpfseal.kernel.protocol import MapKernel, TestResult
 from bpfseal.loader.model import ProgramEntry
-from bpfseal.skeleton.attach import attach
+from bpfseal.skeleton.attach import attach, names_attach_point
+from bpfseal.skeleton.handle import Handle
 from bpfseal.skeleton.links import Link
 
 
@@ -24,14 +25,21 @@ class Program:
 
     Attributes:
         entry: its facts.
-        fd: its fd, which belongs to the skeleton.
         links: the links that `attach` made.
     """
 
-    def __init__(self, kernel: MapKernel, fd: int, entry: ProgramEntry) -> None:
+    def __init__(
+        self,
+        kernel: MapKernel,
+        handle: Handle,
+        entry: ProgramEntry,
+        *,
+        trust_sections: bool = False,
+    ) -> None:
         self._kernel = kernel
+        self._handle = handle
+        self._trust_sections = trust_sections
         self.entry = entry
-        self.fd = fd
         self.links: list[Link] = []
 
     @property
@@ -44,24 +52,50 @@ class Program:
         """The program type."""
         return ProgType(self.entry.type)
 
+    @property
+    def fd(self) -> int:
+        """The fd, which belongs to the skeleton.
+
+        Raises:
+            UsageError: the skeleton is closed; so do `attach` and `run`.
+        """
+        return self._handle.fd
+
     def fileno(self) -> int:
         """The fd, so that a program is taken wherever a file is."""
         return self.fd
 
-    def attach(self, **arguments: Any) -> Link:
+    @property
+    def attach_point_is_covered(self) -> bool:
+        """Whether what `attach` does without arguments is signed, or was asked for unsigned.
+
+        The attach points of kprobes, uprobes, tracepoints and raw tracepoints are not: only the
+        bundle's config says them.
+        """
+        return self._trust_sections or not names_attach_point(self.entry)
+
+    def attach(self, *, trust_sections: bool = False, **arguments: Any) -> Link:
         """Attach the program and return its link, which the skeleton closes at the latest.
 
         Args:
+            trust_sections: believe what the bundle says of the attach point without a signature.
             **arguments: what this kind of program takes: `bpfseal.skeleton.attach.how_to_attach`
                 tells, and docs/skeletons.md.
 
         Raises:
-            UsageError: an argument is missing or unknown, or no link attaches such a program.
+            UsageError: an argument is missing or unknown, or no link attaches such a program;
+                `UncoveredError` where only the unsigned config says to what.
             CapabilityError: this machine has no such interface, tracepoint or file.
             KernelError: the kernel refused.
         """
         try:
-            fd = attach(self._kernel, self.fd, self.entry, arguments)
+            fd = attach(
+                self._kernel,
+                self.fd,
+                self.entry,
+                arguments,
+                trust_sections=trust_sections or self._trust_sections,
+            )
         except KernelError as error:
             error.step = error.where = error.step or f"attach {self.name}"
             raise

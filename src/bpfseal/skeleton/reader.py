@@ -34,21 +34,43 @@ class Reader(Closing, Generic[T]):
         lost: records that had no room, where the kernel tells (a perf buffer does).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: Map) -> None:
         self.lost = 0
+        self._source = source
+        self._is_open = True
+        self._waiting: set[Callable[[], object]] = set()
         self._opened = ExitStack()
         self._epoll = self._opened.enter_context(select.epoll())
 
     @abstractmethod
+    def _records(self) -> Iterator[T]:
+        """Yield the records that are there now, without waiting."""
+
+    def _require_open(self) -> None:
+        """Refuse to touch memory and fds that were given back."""
+        if not self._is_open:
+            raise UsageError(f"the reader of map {self._source.name} is closed")
+        _ = self._source.fd
+
     def read(self) -> Iterator[T]:
         """Yield the records that are there now, without waiting.
 
         Raises:
             InputError: what is there is no record.
+            UsageError: the reader or the skeleton is closed; all the others raise that, too.
         """
+        self._require_open()
+        return self._while_open()
+
+    def _while_open(self) -> Iterator[T]:
+        self._require_open()
+        for record in self._records():
+            yield record
+            self._require_open()
 
     def fileno(self) -> int:
         """A fd that is readable when there are records."""
+        self._require_open()
         return self._epoll.fileno()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -57,6 +79,7 @@ class Reader(Closing, Generic[T]):
         Args:
             timeout: seconds, or ``None`` for as long as it takes.
         """
+        self._require_open()
         return bool(self._epoll.poll(timeout))
 
     def poll(self, callback: Callable[[T], object], timeout: float | None = None) -> int:
@@ -88,7 +111,14 @@ class Reader(Closing, Generic[T]):
 
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
-        loop.add_reader(self.fileno(), ready.set)
+        number = self.fileno()
+
+        def leave() -> None:  # before the number is given to another file
+            loop.remove_reader(number)
+            ready.set()
+
+        loop.add_reader(number, ready.set)
+        self._waiting.add(leave)
         try:
             while True:
                 await ready.wait()
@@ -96,10 +126,15 @@ class Reader(Closing, Generic[T]):
                 for record in self.read():
                     yield record
         finally:
-            loop.remove_reader(self.fileno())
+            if leave in self._waiting:
+                self._waiting.remove(leave)
+                leave()
 
     def close(self) -> None:
         """Give back memory and fds; a second time does nothing."""
+        self._is_open = False
+        while self._waiting:
+            self._waiting.pop()()
         self._opened.close()
 
 

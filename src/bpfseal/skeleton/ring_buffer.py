@@ -53,7 +53,7 @@ class RingBuffer(Reader[Value]):
         if source.type is not MapType.RINGBUF:
             raise UsageError(f"map {source.name} is a {source.type.name}, not a RINGBUF")
         self._decode = decoder(source, decode)
-        super().__init__()
+        super().__init__(source)
         try:
             self._map(source)
         except BaseException:
@@ -75,7 +75,7 @@ class RingBuffer(Reader[Value]):
         self._lengths = opened.enter_context(self._data.cast("I"))
         self._epoll.register(source.fd, select.EPOLLIN)
 
-    def read(self) -> Iterator[Value]:
+    def _records(self) -> Iterator[Value]:
         """Yield the records that are complete now."""
         position = self._consumer[0]
         while position < (end := load_acquire(self._producer, 0)):

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from bpfseal.errors import UsageError
 from bpfseal.kernel.protocol import MappedMemory
 from bpfseal.skeleton.description import Variable
+from bpfseal.skeleton.handle import Handle
 from bpfseal.skeleton.values import Value
 
 
@@ -28,8 +29,9 @@ class Section(MutableMapping[str, Value]):
     then: ``section["keys"]``. A variable of 1, 2, 4 or 8 bytes is copied in one piece.
     """
 
-    __slots__ = ("_memory", "_name", "_read_only", "_variables")
+    __slots__ = ("_handle", "_memory", "_name", "_read_only", "_variables")
 
+    _handle: Handle
     _memory: MappedMemory
     _name: str
     _read_only: bool
@@ -38,6 +40,7 @@ class Section(MutableMapping[str, Value]):
     def __init__(
         self,
         name: str,
+        handle: Handle,
         memory: MappedMemory,
         variables: Mapping[str, Variable],
         *,
@@ -45,6 +48,7 @@ class Section(MutableMapping[str, Value]):
     ) -> None:
         for slot, value in (
             ("_name", name),
+            ("_handle", handle),
             ("_memory", memory),
             ("_variables", variables),
             ("_read_only", read_only),
@@ -99,4 +103,5 @@ class Section(MutableMapping[str, Value]):
 
     @property
     def _view(self) -> memoryview:
+        _ = self._handle.fd  # once the map is closed, its memory is gone, too
         return self._memory.view

@@ -21,17 +21,19 @@ from typing import Generic, TypeVar
 
 from bpfseal.bpf.uapi import KeyringId, MapFlag
 from bpfseal.bundle.model import Bundle
-from bpfseal.bundle.store import read_bundle, unpack
+from bpfseal.bundle.reading import bundle_of, read_bundle_file
 from bpfseal.errors import CapabilityError, UsageError
 from bpfseal.kernel.choose import AUTO, load_bundle
-from bpfseal.kernel.load import HostValues, LoadedSkeleton, close_quietly
+from bpfseal.kernel.load import HostValues, LoadedSkeleton
 from bpfseal.kernel.pinning import LINKS, MAPS, PROGRAMS, pin_all
 from bpfseal.kernel.protocol import MapKernel
 from bpfseal.loader.model import Loader
+from bpfseal.scheme import UNSIGNED
 from bpfseal.skeleton.arguments import MissingArgumentError
-from bpfseal.skeleton.attach import how_to_attach
+from bpfseal.skeleton.attach import how_to_attach, uncovered
 from bpfseal.skeleton.closing import Closing
 from bpfseal.skeleton.description import Description, is_read_only
+from bpfseal.skeleton.handle import Handle
 from bpfseal.skeleton.links import Link
 from bpfseal.skeleton.maps import Map
 from bpfseal.skeleton.programs import Program
@@ -84,27 +86,45 @@ class Skeleton(Closing):
             ``data``. They are attributes of the skeleton, too.
     """
 
-    def __init__(self, kernel: MapKernel, loaded: LoadedSkeleton, loader: Loader) -> None:
+    def __init__(self, kernel: MapKernel, loaded: LoadedSkeleton) -> None:
         self.kernel = kernel
-        self.scheme = loaded.signed.loader.scheme_name
+        loader = replace(loaded.signed.loader, maps=loaded.maps)
+        self.scheme = loader.scheme_name
         self._description = Description(loader)
         self._open = ExitStack()
-        for fd in (*loaded.map_fds.values(), *loaded.prog_fds.values()):
-            self._open.callback(close_quietly, kernel, fd)
+        self._is_closed = False
         self._loader = loader
-        self._map_fds = dict(loaded.map_fds)
+        self._maps = self._handles("map", loaded.map_fds)
+        programs = self._handles("program", loaded.prog_fds)
         self.programs = Named(
             "program",
             {
-                entry.name: Program(kernel, loaded.prog_fds[entry.name], entry)
+                entry.name: Program(
+                    kernel,
+                    programs[entry.name],
+                    entry,
+                    # whoever loads what nobody signed has said so
+                    trust_sections=loader.scheme is UNSIGNED,
+                )
                 for entry in loader.programs
             },
         )
 
+    def _handles(self, kind: str, fds: Mapping[str, int]) -> dict[str, Handle]:
+        """Take over fds, which end with the skeleton."""
+        return {
+            name: self._open.enter_context(Handle(self.kernel, fd, f"{kind} {name}"))
+            for name, fd in fds.items()
+        }
+
     @property
     def map_fds(self) -> dict[str, int]:
-        """The fds of the maps, by name."""
-        return dict(self._map_fds)
+        """The fds of the maps, by name.
+
+        Raises:
+            UsageError: the skeleton is closed; so does every operation of it, but `close`.
+        """
+        return {name: handle.fd for name, handle in self._maps.items()}
 
     @property
     def prog_fds(self) -> dict[str, int]:
@@ -118,9 +138,7 @@ class Skeleton(Closing):
         return Named(
             "map",
             {
-                entry.ident: Map(
-                    self.kernel, self._map_fds[entry.ident], entry, told.map_types(index)
-                )
+                entry.ident: Map(self.kernel, self._maps[entry.ident], entry, told.map_types(index))
                 for index, entry in enumerate(self._loader.maps)
             },
         )
@@ -133,10 +151,12 @@ class Skeleton(Closing):
             if not entry.has_initial_value or not entry.flags & MapFlag.MMAPABLE:
                 continue
             variables = self._description.variables(index)
-            fd, read_only = self._map_fds[entry.ident], is_read_only(entry)
-            memory = self.kernel.map_memory(fd, 0, entry.value_size, writable=not read_only)
+            handle, read_only = self._maps[entry.ident], is_read_only(entry)
+            memory = self.kernel.map_memory(handle.fd, 0, entry.value_size, writable=not read_only)
             self._open.callback(memory.close)
-            found[entry.ident] = Section(entry.ident, memory, variables, read_only=read_only)
+            found[entry.ident] = Section(
+                entry.ident, handle, memory, variables, read_only=read_only
+            )
         return Named("section", found)
 
     def __getattr__(self, name: str) -> Section:
@@ -162,25 +182,37 @@ class Skeleton(Closing):
         programs = self.programs.values()
         return tuple(link for program in programs for link in program.links if link.is_open)
 
-    def attach(self) -> tuple[Link, ...]:
+    def attach(self, *, trust_sections: bool = False) -> tuple[Link, ...]:
         """Attach every program whose section says to what; others are passed over.
 
-        So does ``NAME__attach`` of the reference tool's skeletons.
+        So does ``NAME__attach`` of the reference tool's skeletons. The sections of kprobes,
+        uprobes, tracepoints and raw tracepoints are in the bundle's config only, which no signature
+        covers: whoever changes it attaches a signed program elsewhere. They are believed only if
+        that is asked for, or if the loader is of the scheme ``unsigned``.
+
+        Args:
+            trust_sections: believe them.
 
         Returns:
             The new links.
 
         Raises:
+            UncoveredError: a program's attach point is not covered; nothing is attached then.
             CapabilityError: this machine has no such tracepoint or file.
             KernelError: the kernel refused. What was attached before is detached again.
         """
+        self._require_open()
+        programs = self.programs.values()
+        open_points = [p.entry for p in programs if not p.attach_point_is_covered]
+        if open_points and not trust_sections:
+            raise uncovered(open_points)
         made: list[Link] = []
         with ExitStack() as failed:
             for program in self.programs.values():
                 if how_to_attach(program.entry.type, program.entry.attach_type) is None:
                     continue
                 with suppress(MissingArgumentError):
-                    made.append(program.attach())
+                    made.append(program.attach(trust_sections=trust_sections))
                     failed.callback(made[-1].close)
             failed.pop_all()
         return tuple(made)
@@ -202,6 +234,7 @@ class Skeleton(Closing):
             CapabilityError: the directory cannot be made, or is in no bpffs.
             KernelError: something is pinned there already. Nothing stays then.
         """
+        self._require_open()
         links = {
             program.name + (f"_{number}" if number else ""): link.fileno()
             for program in self.programs.values()
@@ -212,8 +245,13 @@ class Skeleton(Closing):
 
     # The end.
 
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise UsageError(f"the skeleton {self._loader.name} is closed")
+
     def close(self) -> None:
         """Close links, memory, programs and maps; a second time does nothing."""
+        self._is_closed = True
         try:
             self.detach()
         finally:
@@ -224,7 +262,7 @@ class Skeleton(Closing):
 
 
 def load(
-    bundle: Bundle | str | os.PathLike[str] | bytes,
+    bundle: Bundle | str | os.PathLike[str] | bytes | bytearray | memoryview,
     kernel: MapKernel | None = None,
     *,
     scheme: str = AUTO,
@@ -237,7 +275,8 @@ def load(
     Args:
         bundle: a bundle, the path of one, or its bytes.
         kernel: where to load it; the running kernel by default.
-        scheme: the variant to load; ``auto`` is the one that the kernel takes, always a signed one.
+        scheme: the variant to load; ``auto`` is the one that the kernel takes. Only ``unsigned``
+            loads without a signature.
         keyring_id: where the kernel looks for the signer's key.
         rodata: values for read-only variables, by name, in place of those in the object.
         max_entries: sizes of maps, by name, in place of those in the object.
@@ -246,7 +285,8 @@ def load(
         InputError: the bundle cannot be read.
         UsageError: the bundle has no such variant; there is no such variable or map; or the host
             sets values where the signature fixes them.
-        VerificationError: the metadata is not what the signed instructions vouch for.
+        VerificationError: it is not signed and ``unsigned`` was not asked for, or the metadata is
+            not what the signed instructions vouch for.
         CapabilityError: the machine or the kernel cannot do it.
         KernelError: the kernel refused. Nothing stays behind.
     """
@@ -259,23 +299,27 @@ def load(
     if rodata or max_entries:
         values = _host_values(chosen.variants[0].loader, rodata or {}, max_entries or {})
     loaded = load_bundle(kernel, chosen, scheme=scheme, keyring_id=keyring_id, host_values=values)
-    loader = loaded.signed.loader
-    if max_entries:
-        entries = (
-            replace(entry, max_entries=max_entries.get(entry.ident, entry.max_entries))
-            for entry in loader.maps
-        )
-        loader = replace(loader, maps=tuple(entries))
-    return Skeleton(kernel, loaded, loader)
+    return Skeleton(kernel, loaded)
 
 
-def _bundle(given: Bundle | str | os.PathLike[str] | bytes) -> Bundle:
-    if isinstance(given, Bundle):
-        chosen = given
-    elif isinstance(given, bytes):
-        chosen = unpack(given, "bundle")
-    else:
-        chosen = read_bundle(Path(given))
+def read(given: str | os.PathLike[str] | bytes | bytearray | memoryview) -> Bundle:
+    """Read a bundle, to verify it and then to load that very value: see `load`.
+
+    Args:
+        given: the path of a bundle (one file, a directory, or a C light skeleton), or the bytes of
+            such a file.
+
+    Raises:
+        InputError: it cannot be read, is no bundle, or could be taken for two things at once.
+        VerificationError: a light skeleton with a digest that is not that of its parts.
+    """
+    if isinstance(given, bytes | bytearray | memoryview):
+        return bundle_of(bytes(given), "bundle")
+    return read_bundle_file(given)
+
+
+def _bundle(given: Bundle | str | os.PathLike[str] | bytes | bytearray | memoryview) -> Bundle:
+    chosen = given if isinstance(given, Bundle) else read(given)
     if not chosen.variants:
         raise UsageError("the bundle holds no loader")
     byteorder = chosen.variants[0].loader.byteorder

@@ -110,6 +110,8 @@ class Types:
                 for name, slot, cost in self._slots(type_id, size):
                     slots[name] = slot
                     parts += cost
+                    if parts > max(MAX_PARTS, size):
+                        return RawCodec(size), 1
                 name = btf.type_by_id(type_id).name
                 return StructCodec(size, name, slots, btf.byteorder), parts
             case _:

@@ -20,6 +20,7 @@ from bpfseal.errors import BpfsealError
 from bpfseal.kernel.protocol import MapKernel, PerfEvent
 from bpfseal.loader.model import MapEntry
 from bpfseal.skeleton.elf_symbols import function_offsets
+from bpfseal.skeleton.handle import Handle
 from bpfseal.skeleton.maps import Map, MapTypes, plain_types
 from bpfseal.skeleton.perf_buffer import PerfBuffer
 from bpfseal.skeleton.ring_buffer import RingBuffer
@@ -110,7 +111,8 @@ def _ring_map(kind: MapType, memory: bytes) -> tuple[Map, int]:
     size = _RING_SIZE if kind is MapType.RINGBUF else 1
     entry = MapEntry("events", "events", kind, 4, 4, size)
     kernel = cast("MapKernel", _Rings(memory))
-    return Map(kernel, fd, entry, MapTypes(*plain_types(entry, "little"), types)), fd
+    told = MapTypes(*plain_types(entry, "little"), types)
+    return Map(kernel, Handle(kernel, fd, "map events"), entry, told), fd
 
 
 def _ring(data: bytes) -> object:

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from bpfseal.bundle import store
@@ -117,8 +116,7 @@ def _settings(data: bytes) -> object:
         options = Options(Parser(prog=f"bpfseal {verb}"), verb)
         verb_module(verb).configure(options)
         with contextlib.suppress(BpfsealError):
-            given: dict[str, Any] = section_of(settings, verb, options)
-            options.resolve(argparse.Namespace(), {}, given)
+            options.resolve(argparse.Namespace(), {}, section_of(settings, verb, options))
     return None
 
 

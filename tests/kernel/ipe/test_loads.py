@@ -51,7 +51,7 @@ def example(scheme: str = "kfunc", *, signed: bool = True) -> SignedLoader:
 def refusal_of(ipe: Ipe, loader: SignedLoader) -> tuple[str, int]:
     """Return step and errno of a load that is refused."""
     with pytest.raises(KernelError) as refused:
-        load(trusting_kernel(ipe), loader)
+        load(trusting_kernel(ipe), loader, unsigned=not loader.signatures)
     return refused.value.step, refused.value.errno
 
 
@@ -107,7 +107,8 @@ def test_with_an_exception_for_the_kernel_signed_loaders_pass_and_unsigned_do_no
 
 def test_to_gate_the_post_integrity_operation_only_lets_unsigned_loads_through() -> None:
     assert refusal_of(ipe_with(DENY_POST, ALLOW), example()) == ("prog_run", EACCES)
-    load(trusting_kernel(ipe_with(DENY_POST, ALLOW)), example("unsigned", signed=False))
+    kernel = trusting_kernel(ipe_with(DENY_POST, ALLOW))
+    load(kernel, example("unsigned", signed=False), unsigned=True)
 
 
 def test_a_denial_at_post_integrity_leaves_the_verdict_ok_and_a_second_run_is_denied_again() -> (
@@ -206,10 +207,10 @@ def test_the_forecast_of_a_load_is_what_the_load_asks(scheme: str, signed: bool)
     loader = example(scheme, signed=signed)
     if (scheme, signed) == ("kfunc", False):
         with pytest.raises(KernelError) as refused:
-            load(trusting_kernel(watch), loader)
+            load(trusting_kernel(watch), loader, unsigned=True)
         assert (refused.value.step, refused.value.errno) == ("prog_run", EPERM)
     else:
-        load(trusting_kernel(watch), loader)
+        load(trusting_kernel(watch), loader, unsigned=not signed)
     assert watch.asked == list(expected_questions(loader, KeyringKind.USER))
 
 

@@ -48,7 +48,7 @@ def kernel() -> Iterator[LinuxKernel]:
 
 
 def test_an_unsigned_loader_makes_its_maps_and_programs(kernel: LinuxKernel) -> None:
-    skeleton = load(kernel, SignedLoader(socket_filter("unsigned")))
+    skeleton = load(kernel, SignedLoader(socket_filter("unsigned")), unsigned=True)
     assert list(skeleton.map_fds) == ["counts", "rodata"]
     assert list(skeleton.prog_fds) == ["filter"]
     opened = [*skeleton.map_fds.values(), *skeleton.prog_fds.values()]
@@ -70,7 +70,7 @@ def test_a_refused_loader_leaves_nothing_behind(kernel: LinuxKernel, scheme: str
 def test_a_refused_program_brings_the_verifiers_reason(kernel: LinuxKernel) -> None:
     loader = socket_filter("kfunc")
     with pytest.raises(KernelError) as refused:
-        load(kernel, SignedLoader(loader))
+        load(kernel, SignedLoader(loader), unsigned=True)
     assert refused.value.step == "prog_load"
     assert refused.value.errno_name in ("EINVAL", "ENOENT", "EACCES")
 
@@ -117,3 +117,24 @@ def test_a_program_runs_without_a_context(kernel: LinuxKernel) -> None:
     fd = kernel.prog_load(request)
     assert kernel.prog_run(fd, b"") == RunResult(5, b"")
     kernel.close(fd)
+
+
+def test_the_kernel_says_the_sizes_of_a_map_and_the_type_of_a_program(kernel: LinuxKernel) -> None:
+    """kernel/bpf/syscall.c bpf_obj_get_info_by_fd: one command for objects of every kind."""
+    insns = encode_insns([mov64_imm(0, 0), exit_insn()])
+    request = ProgLoad(ProgType.SYSCALL, "facts", insns, "GPL", flags=ProgFlag.SLEEPABLE)
+    map_fd = kernel.map_create(MapCreate(MapType.HASH, "facts", 4, 24, 77))
+    try:
+        prog_fd = kernel.prog_load(request)
+        try:
+            assert kernel.map_info(map_fd) == (MapType.HASH, 4, 24, 77)
+            assert kernel.prog_info(prog_fd) == (ProgType.SYSCALL,)
+            for ask, fd in ((kernel.map_info, prog_fd), (kernel.prog_info, map_fd)):
+                with pytest.raises(KernelError, match="EINVAL"):
+                    ask(fd)
+        finally:
+            kernel.close(prog_fd)
+    finally:
+        kernel.close(map_fd)
+    with pytest.raises(KernelError):
+        kernel.map_info(0)

@@ -289,6 +289,8 @@ def test_keys_of_a_kind_are_taken_where_the_release_has_it(name: str) -> None:
     if release is not None and release.has_algorithm("mldsa44") != "no":
         assert kernel.keyrings.add_key(-3, certificate)
     else:
-        with pytest.raises(KernelError, match="no mldsa44") as refused:
+        with pytest.raises(KernelError) as refused:
             kernel.keyrings.add_key(-3, certificate)
-        assert refused.value.errno_name == "ENOPKG"
+        # Parsers that know the name find out later that there is no such algorithm.
+        knows = "mldsa44" in PROFILES[name].named_algorithms
+        assert refused.value.errno_name == ("ENOENT" if knows else "ENOPKG")

@@ -57,7 +57,7 @@ def kernel_of(profile: Profile) -> ModelKernel:
 
 def refusal_of(artifact: SignedLoader, profile: Profile) -> tuple[str, int] | None:
     try:
-        load(kernel_of(profile), artifact)
+        load(kernel_of(profile), artifact, unsigned=not artifact.signatures)
     except KernelError as error:
         return error.step, error.errno
     return None

@@ -50,12 +50,12 @@ def attempt(loader: Loader) -> None:
     """Load unsigned; an error must be bpfseal's own."""
     kernel = ModelKernel()
     with suppress(BpfsealError):
-        load(kernel, SignedLoader(loader), check_metadata=False)
+        load(kernel, SignedLoader(loader), unsigned=True, check_metadata=False)
 
 
 def test_without_its_check_the_example_loads_unsigned(example: Loader) -> None:
     kernel = ModelKernel()
-    load(kernel, SignedLoader(example), check_metadata=False)
+    load(kernel, SignedLoader(example), unsigned=True, check_metadata=False)
     assert [program.name for program in kernel.programs[1:]] == ["on_exec", "on_exit"]
 
 

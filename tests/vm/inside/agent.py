@@ -17,7 +17,7 @@ from typing import Any
 
 from bpfseal.kernel.linux.kernel import LinuxKernel
 
-from . import exercises, leaks, load_times, objects, programs, scenarios
+from . import exercises, keys, leaks, load_times, objects, programs, scenarios
 
 Job = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
 
@@ -29,6 +29,7 @@ KINDS = MappingProxyType[str, Job](
         "exercises": exercises.run,
         "load times": load_times.run,
         "leaks": leaks.run,
+        "keys": keys.run,
     }
 )
 

@@ -74,7 +74,8 @@ def reason(bundle: Bundle, scheme: str) -> Answer:
     """Load a bundle whose loaders print their steps: what they said, and what the verifier said."""
     kernel = TellingKernel()
     TRACE.write_text("")
-    attempt(partial(load, kernel, bundle.variant(scheme)))
+    variant = bundle.variant(scheme)
+    attempt(partial(load, kernel, variant, unsigned=not variant.signatures))
     lines = [line.split("bpf_trace_printk: ", 1) for line in TRACE.read_text().splitlines()]
     words = [line for line in kernel.log.splitlines() if not line.startswith("processed ")]
     return {"steps": [line[1] for line in lines if len(line) == 2], "log": words[-6:]}

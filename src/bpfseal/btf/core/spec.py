@@ -57,6 +57,17 @@ class Types:
         self.btf = btf
         self._members: dict[int, list[Member]] = {}
         self._enumerators: dict[int, list[tuple[str, int]]] = {}
+        self._steps: dict[str, tuple[int, ...]] = {}
+
+    def steps(self, access: str) -> tuple[int, ...]:
+        """Return the steps of an access string.
+
+        Raises:
+            RelocationError: EINVAL for one that is malformed, E2BIG for one that is too long.
+        """
+        if access not in self._steps:
+            self._steps[access] = _parse_access(access)
+        return self._steps[access]
 
     def __getitem__(self, type_id: int) -> BtfType:
         return self.btf.type_by_id(type_id)
@@ -173,7 +184,7 @@ class Spec:
             RelocationError: E2BIG for a path that is too long.
         """
         if len(self.raw) == MAX_LENGTH:
-            raise RelocationError("the path is nested too deep", E2BIG)
+            raise _too_deep()
         self.raw.append(index)
 
     def move(self, bits: int) -> None:
@@ -232,7 +243,7 @@ def parse_spec(types: Types, relocation: Relocation) -> Spec:
         if access != "0":
             raise RelocationError(f"access string {access!r} to a whole type")
         return spec
-    _parse_access(spec, access)
+    spec.raw += types.steps(access)
     root = types.resolve(relocation.type_id)
     first = spec.raw[0]
     if kind.is_enumerator:
@@ -248,8 +259,9 @@ def parse_spec(types: Types, relocation: Relocation) -> Spec:
     return spec
 
 
-def _parse_access(spec: Spec, access: str) -> None:
+def _parse_access(access: str) -> tuple[int, ...]:
     """Take an access string apart, as ``sscanf`` with ``%d`` does."""
+    steps: list[int] = []
     at = 0
     while at < len(access):
         at += access[at] == ":"
@@ -257,8 +269,15 @@ def _parse_access(spec: Spec, access: str) -> None:
         index = signed32(int(found[1])) if found else -1
         if found is None or index < 0:
             raise RelocationError(f"access string {access!r}")
-        spec.step(index)
+        if len(steps) == MAX_LENGTH:
+            raise _too_deep()
+        steps.append(index)
         at = found.end()
+    return tuple(steps)
+
+
+def _too_deep() -> RelocationError:
+    return RelocationError("the path is nested too deep", E2BIG)
 
 
 def _follow(spec: Spec, type_id: int, index: int) -> int:

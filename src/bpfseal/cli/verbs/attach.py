@@ -34,9 +34,11 @@ def configure(options: Options) -> None:
         "--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="what was signed, if several"
     )
     options.add("--signature", metavar="FILE", required=True, help="bare signature, or CMS")
-    options.add("--format", choices=FORMATS, default="auto", help="what --signature is")
+    options.add("--format", choices=FORMATS, default="auto", help="what --signature is", local=True)
     options.add("--certificate", metavar="FILE", required=True, help="the signer's certificate")
-    options.add("--hash", choices=HASHES, default="sha256", help="digest of a bare signature")
+    options.add(
+        "--hash", choices=HASHES, default="sha256", help="digest of a bare signature", local=True
+    )
     add_target_options(options)
     add_output_options(options)
 

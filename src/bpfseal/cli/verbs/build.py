@@ -32,7 +32,11 @@ def configure(options: Options) -> None:
     options.argument("inputs", nargs="+", metavar="OBJ", help="object file, - for stdin")
     options.add("--scheme", choices=SCHEME_CHOICES, default=ALL, help="loaders to generate")
     add_revision_option(options)
-    options.flag("--trace-loader", help="make loaders that print each step to the trace buffer")
+    options.flag(
+        "--trace-loader",
+        help="make loaders that print each step to the trace buffer",
+        local=True,
+    )
     add_target_options(options)
     add_output_options(options)
 

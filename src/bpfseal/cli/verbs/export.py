@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bpfseal.bundle.files import write_files
+from bpfseal.bundle.writing import write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, SCHEME_CHOICES, STDIO, read_input, single_variant
 from bpfseal.cli.options import Options
+from bpfseal.cli.streams import write_stdout
 from bpfseal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     write_files({Path(path): contents[part] for part, path in wanted.items() if path != STDIO})
     for part, path in wanted.items():
         if path == STDIO:
-            sys.stdout.buffer.write(contents[part])
+            write_stdout(contents[part])
             continue
         console.result(part=part, file=path, size=len(contents[part]))
         if STDIO not in paths:

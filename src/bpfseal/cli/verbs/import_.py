@@ -9,7 +9,7 @@ from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import STDIO, naming, read_argument, read_trust, shown
 from bpfseal.cli.options import Options
 from bpfseal.cli.outputs import add_output_options, destinations, write_output
-from bpfseal.errors import UsageError
+from bpfseal.errors import InputError, UsageError
 
 UNVERIFIED: Final = "signature not verified (--certificate FILE)"
 
@@ -28,6 +28,7 @@ def configure(options: Options) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Read one header, verify what can be verified, and write the bundle."""
+    from bpfseal.bundle.kind import Kind, kind_of
     from bpfseal.bundle.lskel import MAX_HEADER_SIZE
     from bpfseal.bundle.lskel_import import import_header, verify_import
 
@@ -38,7 +39,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if output == STDIO and console.json:
         raise UsageError("--json needs stdout for itself", hint="-o FILE")
     with naming(where):
-        bundle = import_header(read_argument(args.input, limit=MAX_HEADER_SIZE), where)
+        data = read_argument(args.input, limit=MAX_HEADER_SIZE)
+        if (kind := kind_of(data, where)) is not Kind.HEADER:
+            raise InputError(f"a light skeleton is wanted, not a file of kind {kind.value}")
+        bundle = import_header(data, where)
         verified: list[str] = []
         if trusted:
             bundle, verification = verify_import(bundle, trusted)

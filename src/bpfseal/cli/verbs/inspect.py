@@ -69,16 +69,17 @@ def _parts(loader: Loader) -> dict[str, bytes]:
 
 def _describe_signature(signature: Signature) -> dict[str, Any]:
     """Return the claims of a signature; what cannot be read is a `problem`, not an error."""
-    from bpfseal.signing import cms
+    from bpfseal.release import ANY_KERNEL
+    from bpfseal.signing import pkcs7_parser
     from bpfseal.signing.certificate import Certificate
 
     document: dict[str, Any] = {"size": len(signature.cms)}
     try:
-        message = cms.parse(signature.cms)
+        message = pkcs7_parser.parse(signature.cms, ANY_KERNEL)
         document["signers"] = [
             {
-                "key_id": info.key_id.hex() if info.key_id is not None else None,
-                "serial": info.serial,
+                "key_id": info.key_id.hex() or None,
+                "serial": int.from_bytes(info.serial, "big", signed=True) if info.serial else None,
                 "digest": info.digest,
                 "algorithm": info.algorithm,
             }

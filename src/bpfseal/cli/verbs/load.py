@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from bpfseal.cli.console import Console, type_name
 from bpfseal.cli.inputs import KEY_LIMIT, naming, read_argument, read_input, shown
 from bpfseal.cli.load_targets import open_target
 from bpfseal.cli.options import Options
+from bpfseal.cli.streams import flush_stdout
 from bpfseal.errors import KernelError, UsageError, VerificationError
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
 
@@ -51,12 +51,12 @@ def configure(options: Options) -> None:
     )
     options.flag("--no-metadata-check", help="run the loader even if its metadata was changed")
     options.add("--pin", metavar="DIR", help="pin maps and programs below a directory in bpffs")
-    options.flag("--hold", help="keep what was loaded until SIGINT or SIGTERM comes")
+    options.flag("--hold", help="keep what was loaded until SIGINT or SIGTERM comes", local=True)
     options.add("--btf", metavar="FILE", help="BTF of the kernel, as in /sys/kernel/btf/vmlinux")
     options.add("--policy", metavar="FILE", help="IPE policy that is active")
     options.flag("--permissive", help="a denial by the policy is logged only")
-    options.flag("--success-audit", help="what the policy allows is logged, too")
-    options.flag("--trace", help="print every call to the kernel")
+    options.flag("--success-audit", help="what the policy allows is logged, too", local=True)
+    options.flag("--trace", help="print every call to the kernel", local=True)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         target.show(console)
         if is_held:
             console.finish(status)
-            sys.stdout.flush()
+            flush_stdout()
             signal.sigwait(_ENDINGS)
     return status
 

@@ -31,7 +31,7 @@ def configure(options: Options) -> None:
     """Declare the arguments and options."""
     options.argument("question", choices=(CHECK, EVAL), help="what to do")
     options.argument("files", nargs="+", metavar="FILE", help="policy, - for stdin")
-    options.flag("--strict", help="check: a finding is a failure")
+    options.flag("--strict", help="check: a finding is a failure", local=True)
     options.add("--op", choices=OPERATIONS, help="eval: the operation")
     options.add("--bpf-signature", choices=VERDICTS, help="eval: the verdict on the program")
     options.add("--bpf-keyring", choices=KEYRINGS, help="eval: the keyring of its signature")
@@ -41,7 +41,7 @@ def configure(options: Options) -> None:
     )
     options.add("--scheme", choices=SCHEME_CHOICES, default=ALL, help="eval: its variant")
     options.flag("--permissive", help="eval: a denial is logged only")
-    options.flag("--success-audit", help="eval: what is allowed is logged, too")
+    options.flag("--success-audit", help="eval: what is allowed is logged, too", local=True)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

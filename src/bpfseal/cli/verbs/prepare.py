@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bpfseal.bundle.files import write_files
+from bpfseal.bundle.writing import is_folder, made_folders, write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, STDIO, naming, read_input, shown, variants
 from bpfseal.cli.options import Options
-from bpfseal.cli.outputs import make_folder, stem
+from bpfseal.cli.outputs import stem
+from bpfseal.cli.streams import write_stdout
 from bpfseal.cli.target import add_target_options, read_target
 from bpfseal.cli.verbs.sign import HASHES
 from bpfseal.errors import UsageError
@@ -27,7 +27,7 @@ def configure(options: Options) -> None:
     """Declare the arguments and options."""
     options.argument("input", metavar="IN", help="object or bundle, - for stdin")
     options.add("--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="what to prepare")
-    options.add("--hash", choices=HASHES, default="sha256", help="digest to sign")
+    options.add("--hash", choices=HASHES, default="sha256", help="digest to sign", local=True)
     options.add("-o", "--output", metavar="FILE|DIR", help="where to write, - for stdout")
     add_target_options(options)
 
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     files: dict[Path, bytes] = {}
     for preparation, path in zip(found, paths, strict=True):
         files |= _files(preparation, path)
-    make_folder(paths[0].parent)
-    write_files(files)
+    with made_folders(paths[0].parent):
+        write_files(files)
     for preparation, path in zip(found, paths, strict=True):
         console.result(
             **_description(preparation, path.name),
@@ -73,14 +73,19 @@ def _to_stdout(found: list[Preparation], console: Console) -> int:
         raise UsageError("--json needs stdout for itself", hint="-o FILE")
     if len(found) > 1:
         raise UsageError("several payloads do not fit into stdout", hint="--scheme, or -o DIR")
-    sys.stdout.buffer.write(found[0].payload)
+    write_stdout(found[0].payload)
     return 0
 
 
 def _paths(source: str, output: str | None, found: list[Preparation]) -> list[Path]:
     """Return the path of each payload; digest and description stand beside it."""
     folder = Path(output or ".")
-    if output is not None and len(found) == 1 and not output.endswith("/") and not folder.is_dir():
+    if (
+        output is not None
+        and len(found) == 1
+        and not output.endswith("/")
+        and not is_folder(folder)
+    ):
         return [folder]
     return [folder / f"{stem(source)}.{each.loader.scheme_name}{SUFFIX}" for each in found]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ from typing import Final
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import naming, read_argument, shown
 from bpfseal.cli.options import Options
+from bpfseal.cli.streams import write_stdout
 from bpfseal.errors import UsageError
 
 _WORDS: Final = {True: "yes", False: "no", None: "unknown"}
@@ -89,5 +89,5 @@ def _print_host_values(inputs: list[str], console: Console) -> int:
     if console.json:
         console.result(host_values=json.loads(values.to_json()))
     else:
-        sys.stdout.write(values.to_json().decode())
+        write_stdout(values.to_json())
     return 0

@@ -35,10 +35,19 @@ def configure(options: Options) -> None:
     """Declare the arguments and options."""
     options.argument("inputs", nargs="+", metavar="IN", help="object or bundle, - for stdin")
     add_credential_options(options)
-    options.add("--hash", choices=HASHES, default="sha256", help="digest that is signed")
+    options.add(
+        "--hash", choices=HASHES, default="sha256", help="digest that is signed", local=True
+    )
     options.add("--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="variants to sign")
     add_revision_option(options)
-    options.add("--jobs", type=_jobs, default=1, metavar="N", help="processes, 0: one per CPU")
+    options.add(
+        "--jobs",
+        type=_jobs,
+        default=1,
+        metavar="N",
+        help="processes, 0: one per CPU",
+        local=True,
+    )
     add_target_options(options)
     add_output_options(options)
 
@@ -56,6 +65,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     outputs = destinations(args.inputs, args.output, unpacked=args.unpacked)
     with open_credentials(args) as credentials:
         certificate = credentials.signer().certificate
+        for warning in credentials.warnings:
+            console.note(f"warning: {warning}")
         for problem in certificate.problems():
             console.note(f"warning: {certificate.subject}: {problem}")
         console.detail(f"signing as {certificate.subject}, {certificate.key_type}, {args.hash}")

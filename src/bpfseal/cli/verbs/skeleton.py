@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from bpfseal.bundle.files import write_files
+from bpfseal.bundle.writing import write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import (
     ALL,
@@ -20,7 +19,9 @@ from bpfseal.cli.inputs import (
     variants,
 )
 from bpfseal.cli.options import Options
+from bpfseal.cli.streams import write_stdout
 from bpfseal.errors import UsageError
+from bpfseal.scheme import UNSIGNED
 
 LANGUAGES: Final = ("c", "python")
 
@@ -44,9 +45,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     bundle = read_input(args.input, args.scheme)
     with naming(shown(args.input)):
         embedded = replace(bundle, variants=variants(bundle, args.scheme))
-        source = (c_skeleton if args.language == "c" else python_skeleton)(embedded)
+        make = c_skeleton if args.language == "c" else python_skeleton
+        source = make(embedded, unsigned=args.scheme == UNSIGNED.name)
     if output == STDIO:
-        sys.stdout.write(source)
+        write_stdout(source.encode())
         return 0
     write_files({Path(output): source.encode()})
     schemes = [variant.loader.scheme_name for variant in embedded.variants]

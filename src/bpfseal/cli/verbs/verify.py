@@ -40,7 +40,8 @@ def configure(options: Options) -> None:
         repeatable=True,
         help="it must load on this kernel, and others do not matter; may be given again",
     )
-    options.flag("--strict", help="a warning is a failure")
+    options.flag("--strict", help="a warning is a failure", local=True)
+    options.together("--certificate", "--trust")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _verify_input(path: str, scheme: str, question: _Question, console: Console) -> int:
+    from bpfseal.bundle.variants import check_name
+
     try:
         with naming(shown(path)):
-            found = variants(read_input(path, scheme), scheme)
+            bundle = read_input(path, scheme)
+            check_name(bundle)
+            found = variants(bundle, scheme)
     except BpfsealError as error:
         console.complain(error)
         console.result(input=path, verified=False, error=error_fields(error))
@@ -135,6 +140,11 @@ def _verify_variant(
     console.verdict(f"{label}: verified, signed by {signers}", good=True)
     for warning in warnings:
         console.note(f"{label}: warning: {warning}")
+    for entry in verification.not_covered:
+        console.note(
+            f"{label}: not covered by the signature: "
+            f"the attach point of program {entry.name} says {entry.section}"
+        )
     if console.verbose:
         _details(document, verification, console)
     console.result(**document)
@@ -174,6 +184,10 @@ def _document(
             for found in verification.signatures
         ],
         "warnings": list(warnings),
+        "not_covered": [
+            {"program": entry.name, "attach_point": entry.section}
+            for entry in verification.not_covered
+        ],
         "kernels": [_kernel_fields(each) for each in verification.admissions],
     }
 

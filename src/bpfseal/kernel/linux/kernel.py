@@ -13,9 +13,11 @@ import platform
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
+from errno import EINVAL
 from typing import Final
 
 from bpfseal.bpf import attr
+from bpfseal.bpf.attr import AttrLayout
 from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
@@ -25,9 +27,20 @@ from bpfseal.kernel.linux.links import LinkCalls
 from bpfseal.kernel.linux.map_calls import MapCalls
 from bpfseal.kernel.linux.perf_events import PerfEventCalls
 from bpfseal.kernel.linux.syscalls import Buffer, bpf
-from bpfseal.kernel.protocol import NO_POINTERS, MapCreate, ProgLoad, RunResult
+from bpfseal.kernel.protocol import (
+    NO_POINTERS,
+    MapCreate,
+    MapInfo,
+    ProgInfo,
+    ProgLoad,
+    RunResult,
+)
 
 _LOG_SIZE: Final = 1 << 20
+_MAP_INFO_SIZES: Final = range(80, 160)
+_PROG_INFO_SIZES: Final = range(160, 256 + 1)
+"""Bytes of ``struct bpf_map_info`` and ``struct bpf_prog_info``, which grow from release to release
+(80 to 104 and 208 to 232 from 4.18 to 7.3). Those of links and BTFs have 64 bytes and fewer."""
 
 
 class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
@@ -83,6 +96,15 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
         packed = attr.OBJ_GET_INFO_BY_FD.pack(bpf_fd=fd, info_len=layout.size, info=info.address)
         bpf(Cmd.OBJ_GET_INFO_BY_FD, bytearray(packed))
         return digest.data
+
+    def map_info(self, fd: int) -> MapInfo:
+        """Return the facts of a map."""
+        told = _info(fd, attr.MAP_INFO, _MAP_INFO_SIZES, "map")
+        return MapInfo(told["type"], told["key_size"], told["value_size"], told["max_entries"])
+
+    def prog_info(self, fd: int) -> ProgInfo:
+        """Return the facts of a program."""
+        return ProgInfo(_info(fd, attr.PROG_INFO, _PROG_INFO_SIZES, "program")["type"])
 
     def btf_load(self, data: bytes) -> int:
         """Load a BTF and return its fd."""
@@ -155,6 +177,25 @@ class LinuxKernel(MapCalls, LinkCalls, PerfEventCalls):
             os.close(fd)
         except OSError as error:
             raise KernelError(error.errno or 0, error.strerror or "") from None
+
+
+def _info(fd: int, layout: AttrLayout, sizes: range, kind: str) -> dict[str, int]:
+    """Ask for the facts of an object of a kind.
+
+    One command tells of every kind of object. Which kind it was is seen by how much of the room the
+    kernel filled (``bpf_obj_get_info_by_fd`` in kernel/bpf/syscall.c and what it calls).
+
+    Raises:
+        KernelError: EBADFD for no object of BPF, EINVAL for one of another kind.
+    """
+    info = Buffer(bytes(_PROG_INFO_SIZES[-1]))
+    packed = bytearray(
+        attr.OBJ_GET_INFO_BY_FD.pack(bpf_fd=fd, info_len=len(info.data), info=info.address)
+    )
+    bpf(Cmd.OBJ_GET_INFO_BY_FD, packed)
+    if attr.OBJ_GET_INFO_BY_FD.unpack(bytes(packed))["info_len"] not in sizes:
+        raise KernelError(EINVAL, f"fd {fd} is no {kind}")
+    return layout.unpack(info.data)
 
 
 def _reason(log: str) -> str:

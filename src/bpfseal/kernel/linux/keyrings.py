@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from bpfseal.bpf.uapi import KeyringId
@@ -16,6 +18,7 @@ from bpfseal.kernel.linux.syscalls import (
     add_key,
     keyctl,
 )
+from bpfseal.signals import deferred_endings
 
 _SYSTEM: Final = (KeyringId.BUILTIN, KeyringId.SECONDARY, KeyringId.PLATFORM, KeyringId.BPF)
 _HINTS: Final = {
@@ -27,19 +30,22 @@ _HINTS: Final = {
 }
 
 _KEY_TYPE: Final = "asymmetric"
-_DESCRIPTION: Final = "bpfseal"
+_NAME: Final = "bpfseal"
+
+_thread: Final = threading.local()
+"""Whether this thread has a session keyring of its own: credentials belong to threads."""
 
 
 class LinuxKeyrings:
     """The keyrings that this process can reach."""
 
-    def __init__(self) -> None:
-        self._has_own_session = False
-
     def add_key(self, keyring_id: int, certificate: bytes) -> int:
         """Add an X.509 certificate to a keyring and return the key's serial number.
 
-        A certificate for the session keyring goes into a new one of this process, which goes away
+        The key is a new one, whatever else is in the keyring: one with the same description would
+        take its place there (security/keys/keyring.c ``__key_link``), so each has its own.
+
+        A certificate for the session keyring goes into a new one of this thread, which goes away
         with it, so that nothing stays behind in the user's session.
 
         Args:
@@ -56,11 +62,11 @@ class LinuxKeyrings:
                 f"no process can put a key into the keyring {KeyringId(keyring_id).name.lower()}",
                 hint="leave the certificate out, or take the keyring session",
             )
-        if keyring_id == KeyringId.SESSION and not self._has_own_session:
-            keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0)
-            self._has_own_session = True
+        if keyring_id == KeyringId.SESSION:
+            _join_own_session()
+        description = f"{_NAME}:{os.urandom(8).hex()}"
         try:
-            return add_key(_KEY_TYPE, _DESCRIPTION, certificate, keyring_id)
+            return add_key(_KEY_TYPE, description, certificate, keyring_id)
         except KernelError as error:
             error.hint = _HINTS.get(error.errno, "")
             raise
@@ -69,14 +75,28 @@ class LinuxKeyrings:
     def enrolled(self, keyring_id: int, certificates: Iterable[bytes]) -> Iterator[None]:
         """Have certificates in a keyring for a while; afterwards they are not in it any more.
 
+        What others have put into the keyring stays in it, the same certificates as well.
+
         Raises:
             KernelError: as for `add_key`; what was added before is out again.
         """
         with ExitStack() as added:
             for certificate in certificates:
-                serial = self.add_key(keyring_id, certificate)
-                added.callback(self.unlink, serial, keyring_id)
+                with deferred_endings():
+                    serial = self.add_key(keyring_id, certificate)
+                    added.callback(self._remove, serial, keyring_id)
             yield
+
+    def _remove(self, serial: int, keyring_id: int) -> None:
+        """Take a key of ours out; whoever was faster, or closed the keyring, is no error of ours.
+
+        A key that cannot be taken out is revoked: it must not be trusted any longer.
+        """
+        try:
+            self.unlink(serial, keyring_id)
+        except KernelError:
+            with suppress(KernelError):
+                self.revoke(serial)
 
     def unlink(self, serial: int, keyring_id: int) -> None:
         """Take a key out of a keyring.
@@ -93,3 +113,10 @@ class LinuxKeyrings:
             KernelError: EACCES for a key of somebody else.
         """
         keyctl(KEYCTL_REVOKE, serial)
+
+
+def _join_own_session() -> None:
+    """Give this thread a session keyring of its own, once, however many kernels it opens."""
+    if not getattr(_thread, "has_own_session", False):
+        keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0)
+        _thread.has_own_session = True

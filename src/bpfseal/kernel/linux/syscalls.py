@@ -13,10 +13,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from errno import errorcode
+from errno import EAGAIN, EINTR, errorcode
 from typing import Final, NamedTuple
 
 from bpfseal.errors import CapabilityError, KernelError
+from bpfseal.signals import undisturbed
 
 KEYCTL_GET_KEYRING_ID: Final = 0
 KEYCTL_JOIN_SESSION_KEYRING: Final = 1
@@ -82,15 +83,22 @@ def _numbers() -> _Numbers:
 
 
 def _syscall(number: int, *arguments: object) -> int:
-    """Make a system call.
+    """Make a system call; again, if a signal disturbed it.
+
+    The verifier gives up with EAGAIN when a signal is pending (kernel/bpf/verifier.c do_check), a
+    test run with EINTR (net/bpf/test_run.c bpf_test_timer_continue).
 
     Raises:
         KernelError: it answered with an errno.
     """
-    ctypes.set_errno(0)
-    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+
+    def call() -> tuple[int, int]:
+        ctypes.set_errno(0)
+        result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+        return result, ctypes.get_errno() if result < 0 else 0
+
+    result, errno = undisturbed(call, lambda answer: answer[1] in (EAGAIN, EINTR))
     if result < 0:
-        errno = ctypes.get_errno()
         raise KernelError(errno, os.strerror(errno) if errno in errorcode else "")
     return result
 

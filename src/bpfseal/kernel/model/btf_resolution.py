@@ -12,7 +12,7 @@ Example:
 from __future__ import annotations
 
 from errno import E2BIG, EEXIST
-from typing import Final
+from typing import Final, NamedTuple
 
 from bpfseal.btf.btf import POINTER_SIZE, Btf, BtfType
 from bpfseal.btf.kinds import ENUMS, MODIFIERS, Kind
@@ -53,6 +53,18 @@ def check_resolution(btf: Btf, *, tags_first: bool) -> None:
         resolution.check_tags()
 
 
+class _Tags(NamedTuple):
+    """What a chain of modifiers says of its tags; ids of types, 0 for none.
+
+    Attributes:
+        first: the first tag.
+        misplaced: the first tag behind another modifier.
+    """
+
+    first: int
+    misplaced: int
+
+
 class _Resolution:
     """The state of one check.
 
@@ -64,6 +76,7 @@ class _Resolution:
         self.btf = btf
         self._checked: set[int] = set()
         self._open: list[int] = []
+        self._named: set[int] = set()
 
     def check(self) -> None:
         for type_id in range(1, len(self.btf)):
@@ -78,17 +91,24 @@ class _Resolution:
 
     def check_tags(self) -> None:
         """Check that tags come before other modifiers (``btf_check_type_tags``)."""
+        tags: dict[int, _Tags] = {}
         for type_id in range(1, len(self.btf)):
-            self._check_chain(type_id)
+            misplaced = self._tags(type_id, tags).misplaced
+            if misplaced:
+                raise refuse(misplaced, "Type tags don't precede modifiers")
 
-    def _check_chain(self, type_id: int) -> None:
-        kind, in_tags = self.btf.kind_of(type_id), True
-        while kind in MODIFIERS:
-            if kind is Kind.TYPE_TAG and not in_tags:
-                raise refuse(type_id, "Type tags don't precede modifiers")
-            in_tags = kind is Kind.TYPE_TAG
+    def _tags(self, type_id: int, known: dict[int, _Tags]) -> _Tags:
+        """Return the tags of a chain of modifiers; what is behind a known type is known."""
+        chain = []
+        while type_id not in known and self.btf.kind_of(type_id) in MODIFIERS:
+            chain.append(type_id)
             type_id = self.btf.type_by_id(type_id).third
-            kind = self.btf.kind_of(type_id)
+        tags = known.get(type_id, _Tags(0, 0))
+        for link in reversed(chain):
+            is_tag = self.btf.kind_of(link) is Kind.TYPE_TAG
+            tags = _Tags(link, tags.misplaced) if is_tag else _Tags(tags.first, tags.first)
+            known[link] = tags
+        return tags
 
     def _resolve(self, type_id: int) -> None:
         """Check a type behind all that it contains or, for pointers, leads to."""
@@ -285,7 +305,9 @@ class _Resolution:
             self._open = held
 
     def _check_function(self, found: BtfType) -> None:
-        arguments = list(self.btf.entries(found.third))
-        for number, (name_off, type_id) in enumerate(arguments, 1):
+        if found.third in self._named:
+            return
+        for number, (name_off, type_id) in enumerate(self.btf.entries(found.third), 1):
             if type_id and not name_off:
                 raise refuse(found.id, f"Invalid arg#{number}")
+        self._named.add(found.third)

@@ -43,6 +43,7 @@ def apply_core_relos(state: KernelState, program: ModelProgram) -> None:
     local, kernel_types = program.btf.btf, state.btf.types
     insns = list(program.insns)
     relocator = Relocator(local, kernel_types) if kernel_types is not None else None
+    types = Types(local)
     for number, row in enumerate(program.attributes.core_relos.rows(CORE_RELO)):
         offset, _type_id, access_at, _kind = row
         if offset % INSN_SIZE or offset // INSN_SIZE >= len(insns):
@@ -52,7 +53,7 @@ def apply_core_relos(state: KernelState, program: ModelProgram) -> None:
         relocation = Relocation.from_record(row, access)
         try:
             if relocator is None:
-                state.btf.assume(_describe(local, relocation))
+                state.btf.assume(_describe(types, relocation))
                 continue
             relocator.apply(insns, number, relocation)
         except RelocationError as error:
@@ -79,16 +80,16 @@ def _told(local: Btf, relocation: Relocation) -> str:
     return f"{label} of {root}, access string {relocation.access!r}, insn {relocation.insn}"
 
 
-def _describe(local: Btf, relocation: Relocation) -> str:
+def _describe(types: Types, relocation: Relocation) -> str:
     """Return what a program takes a kernel to have, for example ``field task_struct.pid``.
 
     Raises:
         RelocationError: a record that no kernel accepts, whatever its types are.
     """
-    if relocation.type_id >= len(local):
+    if relocation.type_id >= len(types.btf):
         raise RelocationError(f"bad type id {relocation.type_id}")
-    spec = parse_spec(Types(local), relocation)
-    root = local.type_by_id(relocation.type_id)
+    spec = parse_spec(types, relocation)
+    root = types[relocation.type_id]
     if not root.name and relocation.kind is not RelocationKind.TYPE_ID_LOCAL:
         raise RelocationError("target candidate search failed")
     name = essential_name(root.name)

@@ -42,7 +42,14 @@ from bpfseal.kernel.model.rights import ALL_RIGHTS, Rights
 from bpfseal.kernel.model.run import run_program
 from bpfseal.kernel.model.schemes import scheme_for
 from bpfseal.kernel.model.state import Call, KernelState
-from bpfseal.kernel.protocol import NO_POINTERS, MapCreate, ProgLoad, RunResult
+from bpfseal.kernel.protocol import (
+    NO_POINTERS,
+    MapCreate,
+    MapInfo,
+    ProgInfo,
+    ProgLoad,
+    RunResult,
+)
 
 
 class ModelKernel(ObjectCalls):
@@ -256,6 +263,23 @@ class ModelKernel(ObjectCalls):
             f"fd {fd}",
             lambda: self._state.fds.get_as(fd, ModelMap).user_hash(),
         )
+
+    def map_info(self, fd: int) -> MapInfo:
+        """Return the facts of a map."""
+
+        def call() -> MapInfo:
+            told = self._state.fds.get_as(fd, ModelMap).attributes
+            return MapInfo(told.type, told.key_size, told.value_size, told.max_entries)
+
+        return self._record("map_info", f"fd {fd}", call)
+
+    def prog_info(self, fd: int) -> ProgInfo:
+        """Return the facts of a program."""
+
+        def call() -> ProgInfo:
+            return ProgInfo(self._state.fds.get_as(fd, ModelProgram).attributes.type)
+
+        return self._record("prog_info", f"fd {fd}", call)
 
     def btf_load(self, data: bytes) -> int:
         """Load a BTF and return its fd."""

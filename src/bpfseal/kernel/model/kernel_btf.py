@@ -23,10 +23,13 @@ from bpfseal.btf.btf import Btf
 from bpfseal.btf.core import TargetTypes
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError
+from bpfseal.input_file import read_file
 
 RUNNING_KERNEL: Final = Path("/sys/kernel/btf/vmlinux")
 """Where a kernel shows its own BTF."""
 
+_MAX_BTF_SIZE: Final = 64 << 20
+"""Bytes of the largest BTF that is read. Those of distributions' kernels have 4 to 8 million."""
 
 _FIRST_ADDED_ID: Final = 0x0F00_0000
 """Ids of functions that are added to a BTF: above those of any real type."""
@@ -265,8 +268,9 @@ def choose_kernel_btf(path: Path | None = None) -> KernelBtf:
     """
     chosen = path or RUNNING_KERNEL
     try:
-        return BtfFile(chosen.read_bytes(), str(chosen), trusted=path is None)
-    except OSError as error:
+        raw = read_file(chosen, limit=_MAX_BTF_SIZE)
+    except InputError:
         if path is not None:
-            raise InputError(error.strerror or "cannot be read", where=str(path)) from error
+            raise
         return SyntheticBtf()
+    return BtfFile(raw, str(chosen), trusted=path is None)

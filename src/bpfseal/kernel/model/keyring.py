@@ -8,13 +8,12 @@ Example:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from errno import (
-    EBADMSG,
     EEXIST,
     EINVAL,
-    EKEYREJECTED,
     EKEYREVOKED,
     ENOENT,
     ENOKEY,
@@ -26,12 +25,12 @@ from itertools import count
 from typing import Final, Literal
 
 from bpfseal.bpf.uapi import KeyringId
-from bpfseal.errors import InputError, VerificationError
 from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.model.refusal import refusal
-from bpfseal.signing import cms
-from bpfseal.signing.certificate import Certificate, KeyId
-from bpfseal.signing.pkcs7 import KERNEL_ALGORITHMS, Pkcs7Error, check_pkcs7
+from bpfseal.signing import pkcs7, pkcs7_parser, public_key, x509
+from bpfseal.signing.ber import RefusedError
+from bpfseal.signing.pkcs7 import Payload
+from bpfseal.signing.x509 import ParsedCertificate
 
 SYSTEM: Final = frozenset({KeyringId.BUILTIN, KeyringId.SECONDARY, KeyringId.PLATFORM})
 
@@ -41,6 +40,7 @@ of the builtin keyring has signed."""
 
 _LOOKUP = "security/keys/process_keys.c lookup_user_key"
 _TRUST = "crypto/asymmetric_keys/pkcs7_trust.c pkcs7_validate_trust"
+_PARSE = "crypto/asymmetric_keys/x509_public_key.c x509_key_preparse"
 _RESTRICT = "security/keys/keyring.c __key_link_check_restriction"
 _FIRST_SERIAL: Final = 0x1000_0001
 
@@ -50,7 +50,7 @@ class Key:
     """An X.509 key with its serial."""
 
     serial: int
-    certificate: Certificate
+    certificate: ParsedCertificate
     description: str
     revoked: bool = False
 
@@ -89,6 +89,7 @@ class Keyrings:
 
     def __init__(self, profile: Profile, *, bpf_unsealed: bool = False) -> None:
         self._profile = profile
+        self._is_bpf_unsealed = profile.has_bpf_keyring and bpf_unsealed
         self._serials = count(_FIRST_SERIAL)
         self._by_id: dict[int, Keyring | Key] = {}
         for special, name in (
@@ -140,9 +141,10 @@ class Keyrings:
             The key's serial.
 
         Raises:
-            KernelError: EINVAL for no such keyring or an empty payload, EBADMSG for bytes that
-                are no certificate, EKEYREJECTED for one whose own signature is bad, ENOENT or
-                ENOPKG for a key of a kind that the kernel cannot verify with, EKEYREVOKED for a
+            KernelError: EINVAL for no such keyring or an empty payload; what
+                `bpfseal.signing.x509.parse` refuses: EBADMSG for bytes that are no certificate,
+                EINVAL, EBADMSG or EKEYREJECTED for one whose own signature is bad, ENOENT or
+                ENOPKG for a key of a kind that the kernel cannot verify with; EKEYREVOKED for a
                 revoked keyring, EPERM or ENOKEY for a restricted one.
         """
         source = "crypto/asymmetric_keys/asymmetric_type.c asymmetric_key_preparse"
@@ -153,41 +155,38 @@ class Keyrings:
             self._by_id[keyring_id] = self._by_id[self.add_keyring(name)]
         keyring = self._keyring(keyring_id)
         try:
-            parsed = Certificate.from_der(certificate)
-        except InputError as error:
-            raise refusal(EBADMSG, source, str(error)) from error
-        self._check_certificate(parsed)
+            parsed = x509.parse(certificate, self._profile.crypto)
+        except RefusedError as refused:
+            raise refusal(refused.errno, _PARSE, refused.reason) from refused
         if keyring.revoked:
             raise refusal(EKEYREVOKED, "security/keys/key.c key_create_or_update", "it is revoked")
         self._check_restriction(keyring, parsed)
-        key = Key(next(self._serials), parsed, description or parsed.fingerprint)
+        fingerprint = hashlib.sha256(certificate).hexdigest()
+        key = Key(next(self._serials), parsed, description or fingerprint)
         self._by_id[key.serial] = key
         keyring.keys[:] = [old for old in keyring.keys if old.description != key.description]
         keyring.keys.append(key)
         return key.serial
 
-    def _check_certificate(self, certificate: Certificate) -> None:
-        algorithm = certificate.algorithm
-        source = "crypto/asymmetric_keys/x509_public_key.c x509_key_preparse"
-        if algorithm not in self._profile.algorithms:
-            number = ENOENT if algorithm in KERNEL_ALGORITHMS else ENOPKG
-            raise refusal(number, source, f"the kernel has no {algorithm}")
-        if certificate.has_broken_self_signature:
-            raise refusal(EKEYREJECTED, source, "the certificate's own signature is bad")
-
-    def _check_restriction(self, keyring: Keyring, certificate: Certificate) -> None:
+    def _check_restriction(self, keyring: Keyring, certificate: ParsedCertificate) -> None:
+        """``restrict_link_by_signature`` with the builtin keyring."""
         if keyring.restriction == "reject":
             raise refusal(EPERM, _RESTRICT, f"{keyring.name} takes no more keys")
         if keyring.restriction != "builtin_trusted":
             return
+        if certificate.has_unsupported_signature:
+            raise refusal(ENOPKG, _RESTRICT, "it is signed in a way that the kernel cannot verify")
         for key in self._keyring(KeyringId.BUILTIN).keys:
-            if key.certificate.is_named_by(certificate.authority):
-                try:
-                    key.certificate.verify_issued(certificate)
-                except VerificationError as error:
-                    raise refusal(EKEYREJECTED, _RESTRICT, error.message) from error
+            if _is_issuer(key.certificate, certificate):
+                self._check_issued(key.certificate, certificate)
                 return
         raise refusal(ENOKEY, _RESTRICT, "no builtin key has signed this one")
+
+    def _check_issued(self, issuer: ParsedCertificate, certificate: ParsedCertificate) -> None:
+        try:
+            public_key.verify(issuer.key, certificate.signature, self._profile.algorithms)
+        except RefusedError as refused:
+            raise refusal(refused.errno, _RESTRICT, refused.reason) from refused
 
     def revoke(self, serial: int) -> None:
         """Revoke a key or a keyring.
@@ -241,19 +240,17 @@ class Keyrings:
 
         Raises:
             KernelError: EINVAL for an id that names nothing, EPERM for a keyring of the caller's
-                once the keyring ``.bpf`` has been filled and restricted.
+                where the keyring ``.bpf`` is unsealed at boot, whether or not it holds a key.
         """
         source = "kernel/bpf/helpers.c bpf_lookup_user_key, bpf_lookup_system_key"
         if keyring_id not in self._by_id:
             raise refusal(EINVAL, source, f"cannot resolve keyring_id {keyring_id}")
-        if keyring_id not in SYSTEM | {KeyringId.BPF} and self._is_bpf_keyring_in_charge:
+        if keyring_id not in SYSTEM | {KeyringId.BPF} and self._is_bpf_unsealed:
             raise refusal(EPERM, source, "only the system's keyrings and .bpf count")
-        return self._by_id[keyring_id]
-
-    @property
-    def _is_bpf_keyring_in_charge(self) -> bool:
-        keyring = self._by_id.get(KeyringId.BPF)
-        return isinstance(keyring, Keyring) and bool(keyring.keys and keyring.restriction)
+        found = self._by_id[keyring_id]
+        if keyring_id == KeyringId.BPF and isinstance(found, Keyring) and not found.restriction:
+            return Keyring(found.name, found.serial)  # not consulted before it is restricted
+        return found
 
     def verify(self, signature: bytes, payload: bytes, trusted: Keyring | Key) -> None:
         """Verify a detached PKCS#7 signature by a key of a keyring.
@@ -274,10 +271,10 @@ class Keyrings:
         if trusted.revoked:
             raise refusal(EKEYREVOKED, source, "the keyring is revoked (key_validate)")
 
-        def find_key(name: KeyId) -> Certificate | None:
+        def find_key(name: bytes) -> ParsedCertificate | None:
             keys = list(trusted.all_keys()) if isinstance(trusted, Keyring) else []
             for key in keys:
-                if not key.revoked and key.certificate.is_named_by(name):
+                if not key.revoked and key.certificate.is_named(name):
                     return key.certificate
             if any(key.revoked for key in keys):
                 raise refusal(EKEYREVOKED, _TRUST, "no key fits, and one is revoked")
@@ -285,12 +282,10 @@ class Keyrings:
 
         source = "certs/system_keyring.c verify_pkcs7_signature"
         try:
-            message = cms.parse(signature)
-            check_pkcs7(message, payload, find_key, profile.digests, profile.algorithms)
-        except InputError as error:
-            raise refusal(EBADMSG, source, error.message) from error
-        except Pkcs7Error as error:
-            raise refusal(error.errno, source, error.reason) from error
+            message = pkcs7_parser.parse(signature, profile.crypto)
+            pkcs7.check(message, Payload(payload), find_key, profile.crypto)
+        except RefusedError as refused:
+            raise refusal(refused.errno, source, refused.reason) from refused
 
     def _keyring(self, keyring_id: int) -> Keyring:
         found = self._by_id.get(keyring_id)
@@ -305,3 +300,13 @@ class Keyrings:
 
     def _all_keyrings(self) -> Iterator[Keyring]:
         return (item for item in self._by_id.values() if isinstance(item, Keyring))
+
+
+def _is_issuer(key: ParsedCertificate, certificate: ParsedCertificate) -> bool:
+    """Tell whether a certificate names a key as its issuer's (``find_asymmetric_key``)."""
+    first, second = certificate.authority, certificate.authority_key_id
+    if first is not None:
+        return key.is_named(first) and second in (None, key.key_id)
+    if second is not None:
+        return key.is_named(second)
+    return key.subject == certificate.issuer

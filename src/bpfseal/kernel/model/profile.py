@@ -20,7 +20,14 @@ from typing import Final
 
 from bpfseal.bpf.uapi import Cmd, MapType, ProgType
 from bpfseal.loader.checks import VERIFY_KFUNC
-from bpfseal.release import MAX_SIGNATURE_SIZE, RELEASES, Answer, Release
+from bpfseal.release import (
+    MAX_SIGNATURE_SIZE,
+    NAMED_ALGORITHMS,
+    RELEASES,
+    Answer,
+    KernelCrypto,
+    Release,
+)
 from bpfseal.scheme import Part
 
 SLEEPABLE_MAPS: Final = frozenset(
@@ -71,7 +78,8 @@ class Profile:
         has_data_verification: CONFIG_SYSTEM_DATA_VERIFICATION; without it every signature whose
             keyring resolves is EOPNOTSUPP.
         digests: the digests that it can compute for a signature.
-        algorithms: the signature algorithms that it knows.
+        algorithms: the signature algorithms that it can verify with.
+        named_algorithms: the signature algorithms that its parsers know by name.
         has_exclusive_maps: ``struct bpf_map`` has `sha`: exclusive maps and map hashes.
         has_excl: whether ``struct bpf_map`` has the field ``excl`` behind ``sha``; ``some``: it
             depends on the update, so a kernel's BTF must say.
@@ -104,6 +112,7 @@ class Profile:
     has_data_verification: bool = True
     digests: frozenset[str] = frozenset()
     algorithms: frozenset[str] = frozenset({"rsa", "ecdsa"})
+    named_algorithms: frozenset[str] = NAMED_ALGORITHMS
     has_exclusive_maps: bool = True
     has_excl: Answer = "no"
     has_bpf_keyring: bool = False
@@ -121,6 +130,11 @@ class Profile:
     sleepable_maps: frozenset[MapType] = SLEEPABLE_MAPS
     not_sleepable_log: str = _MAY_SLEEP
     kfuncs: Mapping[str, frozenset[ProgType]] = field(default_factory=lambda: _NO_KFUNCS)
+
+    @property
+    def crypto(self) -> KernelCrypto:
+        """What it can compute for signatures, and what its parsers know."""
+        return KernelCrypto(self.digests, self.algorithms, self.named_algorithms)
 
     @property
     def verifies_in_verifier(self) -> bool:
@@ -164,6 +178,7 @@ def _profile(
         bad_signature_pointer_errno=bad_pointer,
         digests=_names(release.digests),
         algorithms=_names(release.algorithms),
+        named_algorithms=release.named_algorithms,
         has_excl=release.has_excl,
         relocates_first=relocates_first,
         checks_all_fields=checks_all_fields,
@@ -198,6 +213,7 @@ _LINUX_6_17: Final = Profile(
     name="6.17",
     description="Linux 6.17: no signed loaders",
     signed_parts=(),
+    digests=_names(RELEASES["6.18"].digests),
     has_exclusive_maps=False,
     checks_all_fields=False,
     tag_digest="sha1",
@@ -262,6 +278,7 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         "digests": "bpfseal.release; what some updates have is there",
         "algorithms": "bpfseal.release; measured on the 6.18.44 without verification: add_key of a"
         " certificate with a P-256 key is ENOENT",
+        "named_algorithms": "bpfseal.release",
         "has_exclusive_maps": "measured: EINVAL on 6.12.107 and 6.17.13, taken from 6.18.15 on",
         "has_excl": "bpfseal.release",
         "has_bpf_keyring": "a patch after 7.3: keyring_id -9, sealed empty without the boot"

@@ -9,10 +9,12 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from errno import EINVAL, ENOENT
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn, ld_imm64
+from bpfseal.btf.btf import Btf
 from bpfseal.btf.kinds import Kind
 from bpfseal.kernel.model import machine
 from bpfseal.kernel.model.program import ModelProgram
@@ -43,15 +45,27 @@ def relocate(state: KernelState, program: ModelProgram) -> machine.Program:
     return machine.Program(tuple(insns), program.name, _lines(program))
 
 
-def _lines(program: ModelProgram) -> dict[int, str]:
+def _lines(program: ModelProgram) -> Mapping[int, str]:
     """Return the lines of source that a program's BTF tells, by their first insn."""
-    if program.btf is None:
-        return {}
-    btf = program.btf.btf
-    return {
-        insn: f"{btf.string(file)}:{place >> 10}: {btf.string(line).strip()}"
-        for insn, file, line, place in program.line_info
-    }
+    return {} if program.btf is None else _SourceLines(program.btf.btf, program.line_info)
+
+
+class _SourceLines(Mapping[int, str]):
+    """Lines of source, each put together when it is asked for: many may share long strings."""
+
+    def __init__(self, btf: Btf, line_info: Iterable[tuple[int, int, int, int]]) -> None:
+        self._btf = btf
+        self._places = {insn: where for insn, *where in line_info}
+
+    def __getitem__(self, insn: int) -> str:
+        file, line, place = self._places[insn]
+        return f"{self._btf.string(file)}:{place >> 10}: {self._btf.string(line).strip()}"
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def _address(insn: Insn, address: int) -> tuple[Insn, Insn]:

@@ -12,9 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from bpfseal.bpf.uapi import AttachType, ProgFlag, ProgType
 from bpfseal.btf.kinds import Kind
+
+MAPS_SECTION: Final = ".maps"
+"""Where the definitions of maps lie."""
 
 
 @dataclass(frozen=True, slots=True)
