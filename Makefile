@@ -18,7 +18,7 @@ MINUTES ?= 30
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format objects conformance vm bench cost fuzz clean
+.PHONY: demo test lint format objects conformance vm fuzz bench cost clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.demo

@@ -23,6 +23,7 @@ NESTED = {
     "RAW_TRACEPOINT_OPEN": "raw_tracepoint.",
     "LINK_DETACH": "link_detach.",
     "ITER_CREATE": "iter_create.",
+    "PROG_BIND_MAP": "prog_bind_map.",
 }
 """Members of the union that hold the fields of a command; other fields have no prefix."""
 

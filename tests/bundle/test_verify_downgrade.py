@@ -316,6 +316,35 @@ def test_it_is_one_if_a_key_made_it_that_a_trusted_one_vouches_for() -> None:
     assert verify_loader(good.with_signature(trap), [certificate()])
 
 
+def test_it_is_one_however_many_certificates_lead_from_a_trusted_key_to_it() -> None:
+    # Each link can be added to .secondary once the one above it is there.
+    loader = tiny("loadtime")
+    above, leaf = cms_writer.key("above", by="A"), cms_writer.key("leaf of above", by="above")
+    trusted = [cms_writer.key("A").certificate]
+    good = cms_writer.message(
+        cms_writer.signer_info(cms_writer.key("A"), loader.insns + loader.metadata)
+    )
+    trap = cms_writer.message(cms_writer.signer_info(leaf, loader.insns))
+    elsewhere = (leaf.certificate.der, above.certificate.der)
+    signatures = (Signature(good, above.certificate.der), Signature(trap, leaf.certificate.der))
+    with pytest.raises(DowngradeTrapError, match="CN=leaf of above signed the instructions alone"):
+        verify_loader(SignedLoader(loader, signatures), trusted)
+    signatures = (Signature(good, b""), Signature(trap, b""))
+    with pytest.raises(DowngradeTrapError):
+        verify_loader(SignedLoader(loader, signatures), trusted, enclosed=elsewhere)
+
+
+def test_a_signature_whose_certificate_was_left_out_is_a_warning() -> None:
+    loader, leaf = tiny("loadtime"), cms_writer.key("leaf", by="A")
+    trap = Signature(cms_writer.message(cms_writer.signer_info(leaf, loader.insns)), b"")
+    good = signed(loader)
+    assert not verify_loader(good, [certificate()]).warnings
+    found = verify_loader(good.with_signature(trap), [certificate()])
+    assert found.warnings == (
+        "signature 2 names a signer without a certificate: what it covers is unknown",
+    )
+
+
 def test_what_is_signed_is_hashed_once_for_each_digest_and_message_of_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

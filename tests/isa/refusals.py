@@ -266,7 +266,7 @@ REFUSALS: Final[dict[str, Refusal]] = {
 
 UNMEASURED: Final[dict[str, Refusal]] = {
     "a helper that the model lacks": Refusal(
-        (call_helper(165), X), ENOTSUPP, "the model does not have the helper bpf_snprintf#165"
+        (call_helper(169), X), ENOTSUPP, "the model does not have the helper bpf_timer_init#169"
     ),
 }
 """What the model refuses and a kernel might not."""

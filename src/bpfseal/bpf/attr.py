@@ -252,6 +252,8 @@ RAW_TRACEPOINT_OPEN = _layout(("name", 0, 8), ("prog_fd", 8, 4), ("cookie", 16, 
 
 LINK_DETACH = _layout(("link_fd", 0, 4))
 
+PROG_BIND_MAP = _layout(("prog_fd", 0, 4), ("map_fd", 4, 4), ("flags", 8, 4))
+
 ITER_CREATE = _layout(("link_fd", 0, 4), ("flags", 4, 4))
 
 MAP_GET_NEXT_KEY = _layout(("map_fd", 0, 4), ("key", 8, 8), ("next_key", 16, 8))

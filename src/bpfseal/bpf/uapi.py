@@ -34,6 +34,7 @@ class Cmd(IntEnum):
     LINK_GET_NEXT_ID = 31
     ITER_CREATE = 33
     LINK_DETACH = 34
+    PROG_BIND_MAP = 35
 
 
 class MapType(IntEnum):
@@ -217,6 +218,7 @@ class MapFlag(IntFlag):
 class ProgFlag(IntFlag):
     """Flags of BPF_PROG_LOAD."""
 
+    STRICT_ALIGNMENT = 1 << 0
     ANY_ALIGNMENT = 1 << 1
     SLEEPABLE = 1 << 4
     XDP_HAS_FRAGS = 1 << 5
@@ -237,6 +239,8 @@ class Helper(IntEnum):
     GET_CURRENT_PID_TGID = 14
     GET_CURRENT_UID_GID = 15
     GET_CURRENT_COMM = 16
+    GET_CURRENT_TASK = 35
+    GET_CURRENT_TASK_BTF = 158
     GET_NUMA_NODE_ID = 42
     PROBE_READ_STR = 45
     GET_CURRENT_CGROUP_ID = 80
@@ -256,6 +260,8 @@ class Helper(IntEnum):
     COPY_FROM_USER = 148
     FOR_EACH_MAP_ELEM = 164
     SYS_BPF = 166
+    MAP_PUSH_ELEM = 87
+    SNPRINTF = 165
     BTF_FIND_BY_NAME_KIND = 167
     SYS_CLOSE = 168
     KALLSYMS_LOOKUP_NAME = 179

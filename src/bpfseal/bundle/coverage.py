@@ -42,6 +42,9 @@ PAYLOADS: tuple[Payload, ...] = tuple(
 )
 """What a signature over a loader can cover, on any kernel."""
 
+_SUBJECT = b"subject "
+"""Before the name of a person, so that it is no name of a key."""
+
 _UNVERIFIABLE = frozenset({"ecrdsa"})
 """Algorithms that some kernels verify with, and that cannot be verified here."""
 
@@ -83,31 +86,67 @@ class Covered:
     algorithm: str
 
 
-def vouched_for(
-    enclosed: Iterable[bytes], trusted: Sequence[Certificate]
-) -> tuple[Certificate, ...]:
-    """Return those certificates of a bundle that name a trusted key as their issuer's.
-
-    Root may add them to a keyring such as ``.secondary``, and their keys count there from then on
-    (``restrict_link_by_signature``). Whether the issuer has really signed them is not looked at.
+def readable(enclosed: Iterable[bytes]) -> tuple[Certificate, ...]:
+    """Return the certificates that come with signatures, each once; what is none is left out.
 
     Args:
-        enclosed: the certificates that come with signatures, in DER; what cannot be read is left
-            out.
-        trusted: the trusted certificates.
+        enclosed: certificates in DER.
     """
-    names, subjects = _Names(trusted), {each.parsed.subject for each in trusted}
     found = []
     for der in dict.fromkeys(enclosed):
         try:
-            certificate = Certificate.from_der(der)
+            found.append(Certificate.from_der(der))
         except InputError:
             continue
-        parsed = certificate.parsed
-        named = names.of(parsed.authority) or names.of(parsed.authority_key_id)
-        if named or parsed.issuer in subjects:
-            found.append(certificate)
     return tuple(found)
+
+
+def embedded(cms: bytes) -> tuple[Certificate, ...]:
+    """Return the certificates inside a message; none of one that no kernel takes."""
+    try:
+        return tuple(Certificate(each.der, each) for each in parse(cms).certificates)
+    except VerificationError:
+        return ()
+
+
+def vouched_for(
+    enclosed: Iterable[Certificate], trusted: Sequence[Certificate]
+) -> tuple[Certificate, ...]:
+    """Return those certificates of a bundle that lead, one by one, to a trusted key.
+
+    Root may add them to a keyring such as ``.secondary``, first those that a key there has issued,
+    then those that these have; their keys count there from then on
+    (``restrict_link_by_signature``). Whether the issuer has really signed them is not looked at.
+
+    Args:
+        enclosed: the certificates that come with signatures, of all variants of a bundle.
+        trusted: the trusted certificates.
+    """
+    issued: dict[bytes, list[Certificate]] = {}
+    for certificate in dict.fromkeys(enclosed):
+        for name in _issuer_names(certificate.parsed):
+            issued.setdefault(name, []).append(certificate)
+    found = dict.fromkeys(trusted)
+    for above in (waiting := list(found)):
+        for name in _subject_names(above.parsed):
+            below = [each for each in issued.pop(name, ()) if each not in found]
+            found |= dict.fromkeys(below)
+            waiting += below
+    return tuple(found)[len(dict.fromkeys(trusted)) :]
+
+
+def _subject_names(certificate: ParsedCertificate) -> Iterator[bytes]:
+    """Yield what certificates below may call it: the names of its key, and its subject."""
+    yield certificate.names_key
+    if certificate.key_id:
+        yield certificate.key_id
+    yield _SUBJECT + certificate.subject
+
+
+def _issuer_names(certificate: ParsedCertificate) -> Iterator[bytes]:
+    """Yield what it calls its issuer."""
+    yield from filter(None, (certificate.authority, certificate.authority_key_id))
+    yield _SUBJECT + certificate.issuer
 
 
 def covered(
@@ -118,7 +157,8 @@ def covered(
     Args:
         payloads: what the loader's kernels may hash.
         cms: the message.
-        certificates: the keys that count, and that vouch for embedded certificates.
+        certificates: the keys that count, and that vouch for embedded certificates
+            (`vouched_for` finds those that come with the bundle).
 
     Raises:
         RefusedError: no kernel takes the message, whatever it should cover.
@@ -126,6 +166,22 @@ def covered(
         CapabilityError: one with ML-DSA, which this installation does not have.
     """
     return tuple(_covered(payloads, parse(cms), _Names(certificates)))
+
+
+def unknown_signers(cms: bytes, certificates: Iterable[Certificate]) -> int:
+    """Return how many SignerInfos of a message name no certificate at hand.
+
+    What they cover cannot be known. A message that no kernel takes has none.
+
+    Args:
+        cms: the message.
+        certificates: those at hand, whoever trusts them, beside those in the message.
+    """
+    names = _Names((*certificates, *embedded(cms)))
+    try:
+        return sum(not names.of(info.name) for info in parse(cms).signer_infos)
+    except VerificationError:
+        return 0
 
 
 def parse(cms: bytes) -> ParsedMessage:

@@ -22,7 +22,7 @@ from bpfseal.bundle import coverage
 from bpfseal.bundle.admission import Admission, LoaderFacts, admission, admissions, describe
 from bpfseal.bundle.coverage import Covered, LoaderPayloads
 from bpfseal.bundle.model import SignedLoader
-from bpfseal.errors import InputError, VerificationError
+from bpfseal.errors import VerificationError
 from bpfseal.loader.model import Loader
 from bpfseal.release import RELEASES, Payload, Release
 from bpfseal.signing.ber import RefusedError
@@ -90,7 +90,7 @@ def refuse_traps(signed: SignedLoader, certificates: Iterable[Certificate] = ())
     """
     if not signed.signatures:
         return
-    known = (*certificates, *_enclosed(signed))
+    known = (*certificates, *coverage.readable(each.certificate for each in signed.signatures))
     payloads, facts = LoaderPayloads(signed.loader), LoaderFacts.of(signed.loader)
     for number, signature in enumerate(signed.signatures, 1):
         try:
@@ -102,16 +102,6 @@ def refuse_traps(signed: SignedLoader, certificates: Iterable[Certificate] = ())
         if {each.position for each in found} != set(range(count)):
             reason = "it is over other bytes, or the certificate of its key is not in the bundle"
             raise _unjudged(number, reason)
-
-
-def _enclosed(signed: SignedLoader) -> list[Certificate]:
-    found = []
-    for signature in signed.signatures:
-        try:
-            found.append(Certificate.from_der(signature.certificate))
-        except InputError:
-            continue
-    return found
 
 
 def _unjudged(number: int, reason: str) -> VerificationError:

@@ -75,12 +75,15 @@ def verify_loader(
     *,
     releases: Iterable[Release] | None = None,
     at: datetime | None = None,
+    enclosed: Iterable[bytes] = (),
 ) -> LoaderVerification:
     """Verify a loader: its signatures, its metadata and its BTF.
 
     One trusted signature is enough, as one is all that a load passes to the kernel. A single
     trusted one that some kernel takes for a loader with unchecked metadata is too much, wherever it
-    stands (`bpfseal.bundle.coverage`). The certificates inside the bundle are not consulted.
+    stands (`bpfseal.bundle.coverage`). The certificates inside the bundle are trusted by nobody;
+    but those that lead to a trusted key may be in a kernel's keyring, so their signatures must not
+    be traps either.
 
     Args:
         signed: the loader with its signatures.
@@ -89,6 +92,8 @@ def verify_loader(
             newest.
         at: the time to hold the signer certificates' validity period against; see
             `bpfseal.signing.verify.verify_signature`.
+        enclosed: certificates, in DER, that came along with it, as those of the bundle's other
+            variants do.
 
     Raises:
         DowngradeTrapError: some kernel loads it with metadata that nobody checks.
@@ -105,8 +110,9 @@ def verify_loader(
     facts = LoaderFacts.of(loader)
     payloads = LoaderPayloads(loader)
     judge = _Judge(payloads, claimed, trusted)
-    enclosed = [signature.certificate for signature in signed.signatures]
-    counting = (*trusted, *coverage.vouched_for(enclosed, trusted))
+    at_hand = coverage.readable((*(each.certificate for each in signed.signatures), *enclosed))
+    inside = [each for signature in signed.signatures for each in coverage.embedded(signature.cms)]
+    counting = (*trusted, *coverage.vouched_for((*at_hand, *inside), trusted))
     verified: list[VerifiedSignature] = []
     failures: list[VerificationError] = []
     messages: list[bytes] = []
@@ -142,7 +148,7 @@ def verify_loader(
         failures=tuple(str(failure) for failure in failures),
         payload=loader.scheme.signed_parts,
         admissions=best,
-        warnings=tuple(_warnings(best)),
+        warnings=(*_warnings(best), *_unknown(signed, (*trusted, *at_hand))),
         not_covered=open_attach_points(loader),
     )
 
@@ -221,6 +227,16 @@ def _explained(
 
 def _best(found: tuple[Admission, ...]) -> Admission:
     return min(found, key=lambda each: _PREFERENCE[each.loads])
+
+
+def _unknown(signed: SignedLoader, certificates: Sequence[Certificate]) -> Iterator[str]:
+    """Say which signatures nobody can judge: whoever has their keys may take them for more."""
+    for number, signature in enumerate(signed.signatures, 1):
+        if count := coverage.unknown_signers(signature.cms, certificates):
+            what = "a signer" if count == 1 else f"{count} signers"
+            yield (
+                f"signature {number} names {what} without a certificate: what it covers is unknown"
+            )
 
 
 def _warnings(found: Sequence[Admission]) -> Iterator[str]:

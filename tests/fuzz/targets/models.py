@@ -60,7 +60,7 @@ def _load(data: bytes) -> object:
     loader = _plain(*_LOADS[(which or b"\0")[0] % len(_LOADS)])
     changed = replace(loader, insns=insns, metadata=metadata, btf=btf)
     kernel = ModelKernel(profile=_profile(which))
-    return load(kernel, SignedLoader(changed), unsigned=True, check_metadata=False)
+    return load(kernel, SignedLoader(changed), check_metadata=False, unsigned=True)
 
 
 def _profile(which: bytes) -> Profile:

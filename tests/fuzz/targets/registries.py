@@ -18,7 +18,7 @@ from bpfseal.bundle.registry import pull
 from ..mutators import BYTES, JSON, TEXT, by_part, join, split
 from .base import Target, signed
 
-_TIMEOUT = 1.0
+_TIMEOUT = 10.0
 
 
 @cache
@@ -90,7 +90,7 @@ def _answers() -> Sequence[bytes]:
     )
 
 
-def answered(data: bytes) -> object:
+def answered(data: bytes) -> dict[str, bytes]:
     """Pull from a registry that gives these answers to the first requests."""
     server = _server()
     server.answers = list(split(data, 2))

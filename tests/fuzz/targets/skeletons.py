@@ -111,8 +111,8 @@ def _ring_map(kind: MapType, memory: bytes) -> tuple[Map, int]:
     size = _RING_SIZE if kind is MapType.RINGBUF else 1
     entry = MapEntry("events", "events", kind, 4, 4, size)
     kernel = cast("MapKernel", _Rings(memory))
-    told = MapTypes(*plain_types(entry, "little"), types)
-    return Map(kernel, Handle(kernel, fd, "map events"), entry, told), fd
+    handle = Handle(kernel, fd, "map events")
+    return Map(kernel, handle, entry, MapTypes(*plain_types(entry, "little"), types)), fd
 
 
 def _ring(data: bytes) -> object:

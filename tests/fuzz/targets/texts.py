@@ -116,7 +116,8 @@ def _settings(data: bytes) -> object:
         options = Options(Parser(prog=f"bpfseal {verb}"), verb)
         verb_module(verb).configure(options)
         with contextlib.suppress(BpfsealError):
-            options.resolve(argparse.Namespace(), {}, section_of(settings, verb, options))
+            given = section_of(settings, verb, options)
+            options.resolve(argparse.Namespace(), {}, given)
     return None
 
 

@@ -46,9 +46,9 @@ def test_a_helper_calls_a_function_and_gets_what_it_returns() -> None:
     assert run(*program, helper=call_twice) == -22 + 3
 
 
-def test_a_function_that_a_helper_calls_takes_one_of_the_eight_frames() -> None:
+def test_a_function_that_a_helper_calls_takes_one_of_the_sixteen_frames() -> None:
     function = (mov64_imm(1, 2), call_helper(7), EXIT)
-    with pytest.raises(MachineFault, match="insn 3: call deeper than 8 frames"):
+    with pytest.raises(MachineFault, match="insn 3: call deeper than 16 frames"):
         run(mov64_imm(1, 2), jump(0), *function, helper=call_twice)
 
 

@@ -72,12 +72,16 @@ def test_the_opcodes_of_the_instruction_set_decode_and_no_others() -> None:
         ("5.2 MEMSX of 8 bytes is none", Insn(0x99, 0, 1)),
         ("5.2 ST does not sign-extend", Insn(0x82, 1)),
         ("5.2 STX does not sign-extend", Insn(0x83, 1)),
-        ("5.3 atomics take 4 or 8 bytes", Insn(0xD3, 1, 1)),
         ("5.4 LD of 4 bytes is none", Insn(0x00)),
     ],
 )  # fmt: skip
 def test_an_unknown_opcode_is_refused(rule: str, insn: Insn) -> None:
     assert refusal_of(insn, EXIT) == f"test, insn 0: unknown opcode {insn.code:02x}", rule
+
+
+def test_atomics_that_change_memory_take_4_or_8_bytes() -> None:
+    """RFC 9669, section 5.3; check_atomic_rmw in kernel/bpf/verifier.c."""
+    assert refusal_of(Insn(0xD3, 1, 1), EXIT) == "test, insn 0: invalid atomic operand size"
 
 
 @pytest.mark.parametrize(

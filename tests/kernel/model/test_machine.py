@@ -274,11 +274,11 @@ def test_a_stack_is_gone_when_its_frame_returns() -> None:
     assert "insn 1: read of 1 bytes at 0xffff8002000001ff, where nothing" in fault_of(*program)
 
 
-def test_linux_eight_frames_are_the_most() -> None:
+def test_linux_sixteen_frames_are_the_most() -> None:
     deepen = (alu64_imm(op.SUB, 1, 1), jmp_imm(op.JEQ, 1, 0, 1), call_program(-3), NOTHING, EXIT)
-    assert run(mov64_imm(1, 8), *deepen) == 0
-    message = fault_of(mov64_imm(1, 9), *deepen)
-    assert message == "test, insn 3: call deeper than 8 frames"
+    assert run(mov64_imm(1, 16), *deepen) == 0
+    message = fault_of(mov64_imm(1, 17), *deepen)
+    assert message == "test, insn 3: call deeper than 16 frames"
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -349,6 +349,12 @@ def test_the_trace_sees_each_insn_before_it_is_done() -> None:
     first, second = ld_imm64(0, 0, 5)
     machine.run(Program((first, second, alu64_imm(op.ADD, 0, 1), EXIT), "test"), 0)
     assert seen == [(0, first, 0), (2, alu64_imm(op.ADD, 0, 1), 5), (3, EXIT, 6)]
+
+
+def test_a_loader_of_12_000_insns_takes_no_more_steps_than_it_has_insns() -> None:
+    body = (mov64_imm(2, 1), stx_mem(DW, 10, 2, -8), ldx_mem(DW, 0, 10, -8)) * 4000
+    machine = Machine(Memory(), {}, {}, budget=len(body) + 1)
+    assert machine.run(Program((*body, EXIT), "test"), 0) == 1
 
 
 def test_a_fault_names_the_line_of_source_where_it_is_known() -> None:

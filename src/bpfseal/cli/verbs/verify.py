@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class _Question:
     releases: tuple[Release, ...] | None
     strict: bool
     now: datetime
+    enclosed: tuple[bytes, ...] = ()
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -82,6 +83,8 @@ def _verify_input(path: str, scheme: str, question: _Question, console: Console)
         console.complain(error)
         console.result(input=path, verified=False, error=error_fields(error))
         return error.exit_status
+    enclosed = [each.certificate for variant in bundle.variants for each in variant.signatures]
+    question = replace(question, enclosed=tuple(enclosed))
     status = 0
     loadable: set[str] = set()
     for variant in found:
@@ -121,7 +124,11 @@ def _verify_variant(
     document: dict[str, Any] = {"input": path, "scheme": scheme_name, "verified": False}
     try:
         verification = verify_loader(
-            variant, question.trusted, releases=question.releases, at=question.now
+            variant,
+            question.trusted,
+            releases=question.releases,
+            at=question.now,
+            enclosed=question.enclosed,
         )
         warnings = _warnings(verification)
         document |= _document(variant, verification, warnings)

@@ -15,6 +15,8 @@ from bpfseal.btf.btf import Btf
 from bpfseal.btf.builder import BtfBuilder
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError
+from bpfseal.kernel.model.btf_fields import check_structs
+from bpfseal.kernel.model.btf_header import check_header
 from bpfseal.kernel.model.btf_records import check_records
 from bpfseal.kernel.model.btf_resolution import check_resolution
 from bpfseal.kernel.model.fds import KernelObject
@@ -51,21 +53,24 @@ class BtfObject(KernelObject):
         return f"btf of {len(self.btf) - 1} types"
 
     @classmethod
-    def load(cls, raw: bytes, *, tags_first: bool = True) -> BtfObject:
+    def load(cls, raw: bytes, *, tags_first: bool = True, header_size: int = 24) -> BtfObject:
         """Check a BTF as the kernel does and make an object of it.
 
         Args:
             raw: the bytes.
             tags_first: the kernel wants type tags before other modifiers.
+            header_size: bytes of the header that the kernel knows.
 
         Raises:
             KernelError: EINVAL for a malformed BTF or one in foreign byte order, E2BIG for more
                 than `MAX_BTF_SIZE` bytes or types nested too deep, EEXIST for types that contain
-                themselves, ENOTSUPP for an INT of a kind that the kernel does not know.
+                themselves, ENOTSUPP for an INT of a kind or a version that the kernel does not
+                know; what `bpfseal.kernel.model.btf_fields` says of special fields.
         """
         source = "kernel/bpf/btf.c btf_parse"
         if len(raw) > MAX_BTF_SIZE:
             raise refusal(E2BIG, source, f"BTF of {len(raw)} bytes")
+        check_header(raw, header_size=header_size)
         try:
             btf = Btf.from_bytes(raw, "btf")
         except InputError as error:
@@ -76,6 +81,7 @@ class BtfObject(KernelObject):
             raise refusal(EINVAL, source, "BTF without types")
         check_records(btf)
         check_resolution(btf, tags_first=tags_first)
+        check_structs(btf)
         return cls(raw, btf)
 
     def function_name(self, type_id: int) -> str | None:
@@ -91,7 +97,8 @@ def btf_load(state: KernelState, raw: bytes) -> int:
     Raises:
         KernelError: EINVAL, E2BIG.
     """
-    loaded = BtfObject.load(raw, tags_first=state.profile.tags_first)
+    profile = state.profile
+    loaded = BtfObject.load(raw, tags_first=profile.tags_first, header_size=profile.btf_header_size)
     state.btfs.append(loaded)
     loaded.id = VMLINUX_BTF_ID + len(state.btfs)
     return state.fds.install(loaded)

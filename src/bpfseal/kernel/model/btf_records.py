@@ -192,7 +192,7 @@ def _section(btf: Btf, found: BtfType) -> None:
             raise refuse(found.id, "Invalid offset")
         if not 0 < variable.size <= found.third:
             raise refuse(found.id, "Invalid size")
-        end = variable.offset + variable.size
+        end = variable.offset + variable.size & 0xFFFFFFFF  # the kernel adds 32-bit numbers
         if end > found.third:
             raise refuse(found.id, "Invalid offset+size")
         total += variable.size

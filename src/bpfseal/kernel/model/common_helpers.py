@@ -19,7 +19,8 @@ from errno import E2BIG, EEXIST, EFAULT, EINVAL, ERANGE
 from itertools import count
 from typing import Final
 
-from bpfseal.bpf.uapi import Helper
+from bpfseal.bpf.uapi import Helper, MapType
+from bpfseal.errors import KernelError
 from bpfseal.kernel.model.callback_helpers import for_each_map_elem, loop
 from bpfseal.kernel.model.machine import HelperFunction, Machine
 from bpfseal.kernel.model.maps import ModelMap
@@ -38,6 +39,9 @@ _U32: Final = 0xFFFFFFFF
 _FIRST_NANOSECOND: Final = 1_000_000_000
 _TICK: Final = 1_000
 _CGROUP: Final = 1
+_TASK_ADDRESS: Final = (1 << 64) - (1 << 46)
+"""Where a kernel's ``struct task_struct`` would be; nothing is there."""
+
 _MAX_NUMBER: Final = 64
 _SPACES: Final = b" \t\n\v\f\r"
 
@@ -61,6 +65,8 @@ def common_helpers(state: KernelState, chance: random.Random) -> dict[int, Helpe
         Helper.GET_CURRENT_PID_TGID: lambda: TASK << 32 | TASK,
         Helper.GET_CURRENT_UID_GID: lambda: 0,
         Helper.GET_CURRENT_CGROUP_ID: lambda: _CGROUP,
+        Helper.GET_CURRENT_TASK: lambda: _TASK_ADDRESS,
+        Helper.GET_CURRENT_TASK_BTF: lambda: _TASK_ADDRESS,
     }
     made: dict[int, HelperFunction] = {
         number: _without_arguments(answer) for number, answer in answers.items()
@@ -81,6 +87,10 @@ def common_helpers(state: KernelState, chance: random.Random) -> dict[int, Helpe
         machine: Machine, map_address: int, key_at: int, value_at: int, flags: int, *_unused: int
     ) -> int:
         used = map_at(map_address)
+        if used.type is MapType.HASH:
+            key = machine.memory.read(key_at, used.attributes.key_size)
+            value = machine.memory.read(value_at, used.attributes.value_size)
+            return _answer(lambda: used.update_by_program(key, value, flags))
         index = machine.memory.load(key_at, used.attributes.key_size)
         value = machine.memory.read(value_at, used.attributes.value_size)
         if flags > 2:
@@ -94,7 +104,10 @@ def common_helpers(state: KernelState, chance: random.Random) -> dict[int, Helpe
         return 0
 
     def delete(machine: Machine, map_address: int, key_at: int, *_unused: int) -> int:
-        machine.memory.read(key_at, map_at(map_address).attributes.key_size)
+        used = map_at(map_address)
+        key = machine.memory.read(key_at, used.attributes.key_size)
+        if used.type is MapType.HASH:
+            return _answer(lambda: used.delete_by_program(key))
         return -EINVAL  # an array has all its elements for ever
 
     return (
@@ -115,6 +128,15 @@ def common_helpers(state: KernelState, chance: random.Random) -> dict[int, Helpe
             Helper.STRTOUL: _strtoul,
         }
     )
+
+
+def _answer(call: Callable[[], None]) -> int:
+    """Return 0, or the negative errno of a refusal."""
+    try:
+        call()
+    except KernelError as error:
+        return -error.errno
+    return 0
 
 
 def _without_arguments(answer: Callable[[], int]) -> HelperFunction:

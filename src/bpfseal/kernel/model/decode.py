@@ -262,10 +262,10 @@ def _atomic(insn: Insn) -> Operation:
         return _store(insn, "{src}")
     mask = (1 << 8 * size) - 1
     new = alu.atomic_text(operation, f"({{src}} & {mask})", f"{{r0}} & {mask}")
-    if size < 4:
-        raise _unknown(insn)
     if new is None:
         raise Trap(f"BPF_ATOMIC uses invalid atomic opcode {operation & U32:02x}")
+    if size < 4:
+        raise Trap("invalid atomic operand size")
     text = f"old = memory.load({{dst}} + {{off}}, {size})"
     text += f"; memory.store({{dst}} + {{off}}, {size}, {new})"
     if operation & op.FETCH:
@@ -297,7 +297,8 @@ def _goto(insn: Insn) -> Operation:
 
 def _may_goto(insn: Insn) -> Operation:
     """Decode the jump that leaves a loop once the frame has looped often enough."""
-    _require_zero("JCOND", insn.dst, insn.src, insn.imm)
+    if insn.dst or insn.src or insn.imm:
+        raise Trap(f"invalid may_goto imm {insn.imm}", scope=Scope.FIELDS)
     text = "processor.has_looped_enough()"
     return Operation(Form.CONDITION, text, displacement=insn.off)
 

@@ -152,30 +152,41 @@ def _behind(key: bytes | None, known: Mapping[bytes, object]) -> bytes | None:
     return keys[at] if at < len(keys) else None
 
 
-class _HashElements:
+class HashElements:
     """A HASH, of one value or of one for each CPU, or an LRU hash."""
 
     def __init__(self, attributes: MapAttributes) -> None:
         self._attributes = attributes
         self._contents = RULES[attributes.type].contents
-        self._values: dict[bytes, bytes] = {}
+        self._values: dict[bytes, bytearray] = {}
 
     def lookup(self, key: bytes) -> bytes | None:
+        """Return the value of a key, ``None`` for no such key."""
+        found = self._values.get(key)
+        return None if found is None else bytes(found)
+
+    def value_of(self, key: bytes) -> bytearray | None:
+        """Return the bytes of a value as they are kept, for a program to write to."""
         return self._values.get(key)
 
     def update(self, key: bytes, value: bytes, flags: int, _resolve: Resolve) -> None:
+        """Set one element."""
         if _require_room(self._contents, self._attributes, key, flags, self._values):
             self._values.pop(next(iter(self._values)))
-        self._values[key] = value
+        self._values[key] = bytearray(value)
 
     def delete(self, key: bytes) -> None:
+        """Delete one element."""
         if self._values.pop(key, None) is None:
             raise no_such_key()
 
     def pop(self, key: bytes) -> bytes | None:
-        return self._values.pop(key, None)
+        """Return the value of a key and delete it, ``None`` for no such key."""
+        found = self._values.pop(key, None)
+        return None if found is None else bytes(found)
 
     def next_key(self, key: bytes | None) -> bytes | None:
+        """Return the key behind `key`, the first for ``None``; ``None`` behind the last."""
         return _behind(key, self._values)
 
     def __len__(self) -> int:
@@ -263,7 +274,7 @@ def make_elements(
         case Contents.ARRAY:
             return _ArrayElements(attributes, area)
         case Contents.HASH | Contents.LRU:
-            return _HashElements(attributes)
+            return HashElements(attributes)
         case Contents.TRIE:
             return make_trie(attributes)
         case Contents.MAP_ARRAY | Contents.PROG_ARRAY | Contents.MAP_HASH | Contents.FD_ARRAY:

@@ -42,6 +42,7 @@ from bpfseal.kernel.model.rights import ALL_RIGHTS, Rights
 from bpfseal.kernel.model.run import run_program
 from bpfseal.kernel.model.schemes import scheme_for
 from bpfseal.kernel.model.state import Call, KernelState
+from bpfseal.kernel.model.work import PATIENCE, Work
 from bpfseal.kernel.protocol import (
     NO_POINTERS,
     MapCreate,
@@ -63,6 +64,9 @@ class ModelKernel(ObjectCalls):
         bpf_keyring_unsealed: the boot parameter ``bpf.keyring_unsealed=1`` of kernels that have
             the keyring ``.bpf``.
         rights: what the process that loads may do.
+        patience: units of work (`bpfseal.kernel.model.work`) after which the model gives up where a
+            kernel would go on, beside one for each byte that it was given. The verifier of a kernel
+            looks at a million insns, each of them a unit; that takes the model some ten seconds.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class ModelKernel(ObjectCalls):
         hooks: Sequence[Hook] = (),
         bpf_keyring_unsealed: bool = False,
         rights: Rights = ALL_RIGHTS,
+        patience: int = PATIENCE,
     ) -> None:
         self._mappings: dict[int, tuple[ModelMap, Region]] = {}
         btf = ExtendedBtf(kernel_btf or SyntheticBtf(), profile.kfuncs)
@@ -84,6 +89,7 @@ class ModelKernel(ObjectCalls):
             tuple(hooks),
             bpf_keyring_unsealed=bpf_keyring_unsealed,
             rights=rights,
+            work=Work(patience),
         )
 
     # What the kernel is, and what has happened on it.

@@ -9,12 +9,13 @@ Example:
 
 from __future__ import annotations
 
-from errno import EACCES, EBADF, EFAULT, EINVAL
+from errno import EACCES, EBADF, EFAULT, EINVAL, EOPNOTSUPP
 
-from bpfseal.bpf.uapi import OBJ_NAME_LEN, MapType
+from bpfseal.bpf.uapi import OBJ_NAME_LEN, MapFlag, MapType
 from bpfseal.btf.btf import Btf
 from bpfseal.btf.kinds import Kind
 from bpfseal.errors import InputError
+from bpfseal.kernel.model.btf_fields import IN_MAPS, special_fields
 from bpfseal.kernel.model.btf_objects import BtfObject
 from bpfseal.kernel.model.fds import KernelObject
 from bpfseal.kernel.model.map_rules import RULES, MapAttributes, check_map
@@ -35,6 +36,25 @@ _NEVER_INNER = frozenset(
     }
 )
 """Types without ``map_meta_equal``, which no map of maps can contain."""
+
+_STORAGES = frozenset(
+    {
+        MapType.SK_STORAGE,
+        MapType.INODE_STORAGE,
+        MapType.TASK_STORAGE,
+        MapType.CGRP_STORAGE,
+    }
+)
+_LOCKED = _STORAGES | {MapType.HASH, MapType.ARRAY, MapType.CGROUP_STORAGE}
+_TIMED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.ARRAY})
+_COUNTED = _STORAGES | _TIMED | {MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH, MapType.PERCPU_ARRAY}
+_HOLDERS = {
+    **dict.fromkeys(("bpf_spin_lock", "bpf_res_spin_lock"), _LOCKED),
+    **dict.fromkeys(("bpf_timer", "bpf_wq", "bpf_task_work"), _TIMED),
+    **dict.fromkeys(("kptr", "bpf_refcount"), _COUNTED),
+    **dict.fromkeys(("bpf_list_head", "bpf_rb_root"), _TIMED),
+}
+"""The types of maps whose values may have each special field."""
 
 
 def check_name(name: str) -> None:
@@ -114,8 +134,21 @@ def _check_map_btf(loaded: BtfObject, attributes: MapAttributes) -> None:
     is_bloom = attributes.type == MapType.BLOOM_FILTER
     if is_bloom and key:
         raise refusal(EINVAL, "kernel/bpf/bloom_filter.c bloom_map_check_btf", "there are no keys")
+    _check_special_fields(loaded.btf, attributes)
     if not key and not is_global_data and not is_bloom:
         raise refusal(EINVAL, source, "only global data goes without a key type")
+
+
+def _check_special_fields(btf: Btf, attributes: MapAttributes) -> None:
+    """Check that the type of a map knows the special fields of its values (``map_check_btf``)."""
+    source = "kernel/bpf/syscall.c map_check_btf"
+    fields = special_fields(btf, attributes.btf_value_type_id, IN_MAPS)
+    if fields and attributes.flags & (MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG):
+        raise refusal(EACCES, source, "special fields in a map that programs may not change")
+    for field in fields:
+        if attributes.type not in _HOLDERS[field.kind]:
+            name = MapType(attributes.type).name
+            raise refusal(EOPNOTSUPP, source, f"{name} takes no {field.kind}")
 
 
 def _size_of(btf: Btf, type_id: int) -> int | None:

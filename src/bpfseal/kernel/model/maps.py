@@ -17,7 +17,7 @@ from typing import Final
 
 from bpfseal.bpf.uapi import SHA256_SIZE, MapFlag, MapType, ProgType
 from bpfseal.kernel.model.element_rules import Resolve, no_fds
-from bpfseal.kernel.model.elements import make_elements
+from bpfseal.kernel.model.elements import HashElements, make_elements
 from bpfseal.kernel.model.fds import KernelObject
 from bpfseal.kernel.model.map_facts import MapFacts
 from bpfseal.kernel.model.map_rules import PERCPU, RULES, Contents, MapAttributes
@@ -29,7 +29,7 @@ from bpfseal.kernel.model.work import Work
 _EXCL_OFFSET: Final = SHA256_SIZE
 """Offset of ``excl`` in ``struct bpf_map``: right behind ``sha``."""
 
-_STRUCT_SIZE: Final = 64
+_STRUCT_SIZE: Final = 320
 
 
 class ModelMap(KernelObject):
@@ -152,17 +152,45 @@ class ModelMap(KernelObject):
 
     @property
     def is_open_to_programs(self) -> bool:
-        """Whether a running program can look its elements up: in plain arrays it can."""
-        return self._is_plain_array
+        """Whether a running program can look its elements up: in plain arrays and hashes it can."""
+        return self._is_plain_array or self.type is MapType.HASH
 
     def element_address(self, key: bytes) -> int | None:
         """Return the address of an element for a running program, ``None`` for no such one."""
+        if isinstance(self._elements, HashElements):
+            return self._hash_element_address(self._elements, key)
         index = int.from_bytes(key, "little")
         if index >= self.attributes.max_entries:
             return None
         writable = not self.attributes.flags & MapFlag.RDONLY_PROG
         area = self._region("value", self._values(), writable=writable)
         return area.base + index * self._element_size
+
+    def _hash_element_address(self, elements: HashElements, key: bytes) -> int | None:
+        value = elements.value_of(key)
+        if value is None:
+            return None
+        what, writable = f"element {key.hex()}", not self.attributes.flags & MapFlag.RDONLY_PROG
+        known = self._regions.get(what)
+        if known is not None and known.data is not value:  # it was replaced since
+            self._memory.unmap(self._regions.pop(what))
+        return self._region(what, value, writable=writable).base
+
+    def update_by_program(self, key: bytes, value: bytes, flags: int) -> None:
+        """Set one element for a running program.
+
+        Raises:
+            KernelError: what the update operation of the map type answers.
+        """
+        self._elements.update(key, value, flags, no_fds)
+
+    def delete_by_program(self, key: bytes) -> None:
+        """Delete one element for a running program.
+
+        Raises:
+            KernelError: what the type answers.
+        """
+        self._elements.delete(key)
 
     def _region(self, what: str, data: bytearray, *, writable: bool) -> Region:
         if what not in self._regions:

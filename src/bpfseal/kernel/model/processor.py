@@ -29,12 +29,14 @@ REGISTER_COUNT: Final = 11
 STACK_SIZE: Final = 512
 """Bytes of the stack of a frame, MAX_BPF_STACK (include/linux/filter.h)."""
 
-MAX_CALL_FRAMES: Final = 8
-"""Depth of calls with the main program (include/linux/bpf_verifier.h)."""
+MAX_CALL_FRAMES: Final = 16
+"""Depth of calls with the main program (include/linux/bpf_verifier.h of 7.2). The verifier of an
+earlier release allows less."""
 
-MAX_LOOPS: Final = 0xFFFF
-"""How often the may_goto insns of a frame fall through, BPF_MAX_TIMED_LOOPS
-(include/linux/bpf.h): the kernel asks its clock after so many, the model ends the loop."""
+MAX_LOOPS: Final = 2 * 0xFFFF
+"""How often the may_goto insns of a frame fall through. A kernel asks its clock after each
+BPF_MAX_TIMED_LOOPS of 0xFFFF (include/linux/bpf.h) and goes on for 250 ms, or ends after 8 million
+(6.12); the model's clock has run out when it is asked again."""
 
 _U64: Final = (1 << 64) - 1
 _FIRST_SAVED: Final = 6

@@ -19,6 +19,8 @@ from types import MappingProxyType
 from typing import Final
 
 from bpfseal.bpf.uapi import Cmd, MapType, ProgType
+from bpfseal.kernel.model import verifier_facts as facts
+from bpfseal.kernel.model.verifier_facts import VerifierFacts
 from bpfseal.loader.checks import VERIFY_KFUNC
 from bpfseal.release import (
     MAX_SIGNATURE_SIZE,
@@ -96,11 +98,14 @@ class Profile:
             where a path leads.
         max_fd_array: the most entries of ``fd_array_cnt``, or ``None``.
         tags_first: in a BTF type tags come before other modifiers.
+        btf_header_size: bytes of ``struct btf_header``.
+        has_wait_list: a ``struct mutex`` has a list of who waits.
         possible_cpus: values in one element of a per-CPU map.
         pops_stacks: a STACK_TRACE can be looked up and deleted from in one call.
         sleepable_maps: the types of maps that a sleepable program may use.
         not_sleepable_log: what the verifier says of BPF_F_SLEEPABLE for a type that cannot sleep.
         kfuncs: the kfuncs that the kernel has, and the program types that may call each.
+        verifier: what its verifier does.
     """
 
     name: str
@@ -125,11 +130,14 @@ class Profile:
     checks_all_fields: bool = True
     max_fd_array: int | None = None
     tags_first: bool = True
+    btf_header_size: int = 24
+    has_wait_list: bool = True
     possible_cpus: int = 1
     pops_stacks: bool = True
     sleepable_maps: frozenset[MapType] = SLEEPABLE_MAPS
     not_sleepable_log: str = _MAY_SLEEP
     kfuncs: Mapping[str, frozenset[ProgType]] = field(default_factory=lambda: _NO_KFUNCS)
+    verifier: VerifierFacts = facts.LINUX_7_2
 
     @property
     def crypto(self) -> KernelCrypto:
@@ -167,7 +175,10 @@ def _profile(
     checks_all_fields: bool = True,
     max_fd_array: int | None = None,
     tags_first: bool = True,
+    btf_header_size: int = 24,
+    has_wait_list: bool = True,
     kfuncs: Mapping[str, frozenset[ProgType]] = _NO_KFUNCS,
+    verifier: VerifierFacts = facts.LINUX_7_2,
 ) -> Profile:
     """Return the profile of a release, whose latest updates count where updates differ."""
     return Profile(
@@ -184,21 +195,30 @@ def _profile(
         checks_all_fields=checks_all_fields,
         max_fd_array=max_fd_array,
         tags_first=tags_first,
+        btf_header_size=btf_header_size,
+        has_wait_list=has_wait_list,
         sleepable_maps=sleepable_maps,
         not_sleepable_log=may_sleep,
         kfuncs=kfuncs,
+        verifier=verifier,
     )
 
 
 KFUNC_SERIES: Final = _profile(
     RELEASES["kfunc"],
     tags_first=False,
+    btf_header_size=32,
+    has_wait_list=False,
     sleepable_maps=_SLEEPABLE_MAPS_7_2,
     kfuncs=MappingProxyType({VERIFY_KFUNC: frozenset({ProgType.SYSCALL})}),
 )
 
 _LINUX_6_18: Final = _profile(
-    RELEASES["6.18"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
+    RELEASES["6.18"],
+    bad_pointer=ENOMEM,
+    may_sleep=_MAY_SLEEP_OLD,
+    checks_all_fields=False,
+    verifier=facts.LINUX_6_18,
 )
 
 _LINUX_7_3: Final = _profile(
@@ -207,6 +227,9 @@ _LINUX_7_3: Final = _profile(
     relocates_first=True,
     max_fd_array=4096,
     tags_first=False,
+    btf_header_size=32,
+    has_wait_list=False,
+    verifier=facts.LINUX_7_3,
 )
 
 _LINUX_6_17: Final = Profile(
@@ -224,6 +247,7 @@ _LINUX_6_17: Final = Profile(
         {Cmd.MAP_CREATE: "map_token_fd", Cmd.PROG_LOAD: "fd_array_cnt"},
     ),
     not_sleepable_log=_MAY_SLEEP_OLD,
+    verifier=facts.LINUX_6_17,
 )
 
 _ALL: Final = (
@@ -235,6 +259,7 @@ _ALL: Final = (
         last_fields=MappingProxyType(
             {Cmd.MAP_CREATE: "map_token_fd", Cmd.PROG_LOAD: "prog_token_fd"},
         ),
+        verifier=facts.LINUX_6_12,
     ),
     _LINUX_6_17,
     _LINUX_6_18,
@@ -247,13 +272,27 @@ _ALL: Final = (
         has_excl="yes",
     ),
     _profile(
-        RELEASES["6.19"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
+        RELEASES["6.19"],
+        bad_pointer=ENOMEM,
+        may_sleep=_MAY_SLEEP_OLD,
+        checks_all_fields=False,
+        verifier=facts.LINUX_6_19,
     ),
     _profile(
-        RELEASES["7.0"], bad_pointer=ENOMEM, may_sleep=_MAY_SLEEP_OLD, checks_all_fields=False
+        RELEASES["7.0"],
+        bad_pointer=ENOMEM,
+        may_sleep=_MAY_SLEEP_OLD,
+        checks_all_fields=False,
+        verifier=facts.LINUX_7_0,
     ),
-    _profile(RELEASES["7.1"]),
-    _profile(RELEASES["7.2"], sleepable_maps=_SLEEPABLE_MAPS_7_2, tags_first=False),
+    _profile(RELEASES["7.1"], has_wait_list=False, verifier=facts.LINUX_7_1),
+    _profile(
+        RELEASES["7.2"],
+        sleepable_maps=_SLEEPABLE_MAPS_7_2,
+        tags_first=False,
+        btf_header_size=32,
+        has_wait_list=False,
+    ),
     _LINUX_7_3,
     replace(
         _LINUX_7_3,
@@ -295,11 +334,15 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         " on 6.12.117, 6.18.44, 6.19.14 and 7.0.13, EINVAL on 7.1.13, 7.2.12 and 7.3.4",
         "max_fd_array": "kernel/bpf/verifier.c of 7.3.4, MAX_FD_ARRAY_CNT",
         "tags_first": "measured: EINVAL on 6.12.117 to 7.1.13, taken on 7.2.12 and 7.3.4",
+        "btf_header_size": "include/uapi/linux/btf.h: 32 with the section of layouts in 7.2.12 and"
+        " 7.3.4, 24 before; measured: E2BIG on 6.18.44",
+        "has_wait_list": "BTF of 6.18.44, 7.2.12 and 7.3.4: from 7.1.13 on it is first_waiter",
         "possible_cpus": "the model has one CPU",
         "pops_stacks": "measured: BPF_MAP_LOOKUP_AND_DELETE_ELEM is 524 on 6.12.117 and 6.17.13",
         "sleepable_maps": "kernel/bpf/verifier.c of 7.2.12 and 7.3.4; before 7.2 that of 6.18",
         "not_sleepable_log": "measured: one text to 7.0.13, another from 7.1.13 on",
         "kfuncs": "the series' kernel/bpf/helpers.c",
+        "verifier": "bpfseal.kernel.model.verifier_facts, one source for each fact",
     }
 )
 """Where each fact is from, by the name of its attribute."""

@@ -83,7 +83,7 @@ def _load(state: KernelState, attributes: ProgAttributes) -> ModelProgram:
     if program.btf is None and _wants_btf(profile, attributes):
         program.btf = _own_btf(state, attributes.btf_fd)
     verifier.check(state, program)
-    if program.type is ProgType.SYSCALL:
+    if verifier.is_followed(state, program):
         program.runnable = relocate(state, program)
     return program
 

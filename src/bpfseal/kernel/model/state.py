@@ -72,6 +72,7 @@ class KernelState:
         pins: what is pinned in bpffs, by path.
         calls: every call, in order.
         printed: what programs printed.
+        verifier_log_peak: characters that it had at most, before parts were taken back.
         verifier_log: what the last BPF_PROG_LOAD wrote into its log.
         bpf_keyring_unsealed: the boot parameter ``bpf.keyring_unsealed=1``.
         rights: what the process that loads may do.
@@ -93,6 +94,7 @@ class KernelState:
     calls: list[Call] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
     verifier_log: str = ""
+    verifier_log_peak: int = 0
     bpf_keyring_unsealed: bool = False
     rights: Rights = ALL_RIGHTS
     work: Work = field(default_factory=Work)

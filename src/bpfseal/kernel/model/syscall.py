@@ -17,12 +17,15 @@ from typing import Final
 from bpfseal.bpf import attr as layouts
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.attr import AttrLayout
-from bpfseal.bpf.insn import INSN_SIZE, decode_insns
+from bpfseal.bpf.insn import INSN_SIZE, Insn, decode_insns
 from bpfseal.bpf.uapi import SHA256_SIZE, Cmd
 from bpfseal.errors import KernelError
+from bpfseal.kernel.model.analysis.log import statistics
 from bpfseal.kernel.model.attributes import Attr, Place
+from bpfseal.kernel.model.btf_log import btf_log
 from bpfseal.kernel.model.btf_objects import MAX_BTF_SIZE, btf_load
 from bpfseal.kernel.model.ids import open_map
+from bpfseal.kernel.model.load_log import LoadLog
 from bpfseal.kernel.model.map_calls import map_create, map_freeze, map_update
 from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.maps import ModelMap
@@ -129,10 +132,74 @@ def _btf_load(attr: Attr) -> int:
     size = attr["btf_size"]
     if size > MAX_BTF_SIZE:
         raise refusal(E2BIG, "kernel/bpf/btf.c btf_parse", f"BTF of {size} bytes")
-    return btf_load(attr.state, attr.bytes_at("btf", size))
+    log = LoadLog.of(attr, "btf_log_")
+    raw = attr.bytes_at("btf", size)
+    refused: KernelError | None = None
+    fd = -1
+    try:
+        fd = btf_load(attr.state, raw)
+    except KernelError as error:
+        refused = error
+    text = ""
+    if log.level:
+        text = btf_log(raw, refused)
+    _finish(attr, log, text, len(text), fd)
+    if refused is not None:
+        raise refused
+    return fd
+
+
+def _finish(attr: Attr, log: LoadLog, text: str, peak: int, fd: int) -> None:
+    """Write a log; what was loaded goes away if there is no room for it.
+
+    Raises:
+        KernelError: ENOSPC, EFAULT.
+    """
+    try:
+        log.finish(text, peak)
+    except KernelError:
+        if fd >= 0:
+            attr.state.fds.close(fd)
+        raise
 
 
 def _prog_load(attr: Attr) -> int:
+    """Load a program, and write the verifier's log if somebody asked for it."""
+    log = LoadLog.of(attr, "log_")
+    state = attr.state
+    state.verifier_log, state.verifier_log_peak = "", 0
+    refused: KernelError | None = None
+    fd = -1
+    try:
+        fd = _load_program(attr)
+    except KernelError as error:
+        refused = error
+    if log.level:
+        text = _with_statistics(state, refused, attr["insn_cnt"])
+        _finish(attr, log, text, state.verifier_log_peak, fd)
+    else:
+        log.finish("", 0)
+    if refused is not None:
+        raise refused
+    return fd
+
+
+def _with_statistics(state: KernelState, refused: KernelError | None, insns: int) -> str:
+    """Return a log with the line that ends the log of every program the verifier saw.
+
+    Of programs that the model does not follow it says how many insns they have.
+    """
+    text = state.verifier_log
+    if text and not text.endswith("\n"):
+        text += "\n"
+    is_seen = refused is None or bool(refused.log)
+    if is_seen and not any(line.startswith("processed ") for line in text.splitlines()):
+        counted = 0 if refused is not None else insns
+        text += f"{statistics(counted, state.profile.max_insns)}\n"
+    return text
+
+
+def _load_program(attr: Attr) -> int:
     source = "kernel/bpf/syscall.c bpf_prog_load"
     count = attr["insn_cnt"]
     if not 0 < count <= attr.state.profile.max_insns:
@@ -220,9 +287,7 @@ def _fd_array(attr: Attr, insns: bytes) -> tuple[tuple[int, ...], bool]:
     """
     if not attr["fd_array"]:
         return (), False
-    named = (
-        insn.imm + 1 for insn in decode_insns(insns) if insn.is_ld_imm64 and insn.src in _INDEXED
-    )
+    named = (_named_entry(insn) for insn in decode_insns(insns))
     count = max(max(named, default=0), attr["fd_array_cnt"])
     raw = attr.up_to("fd_array", 4 * min(count, _MAX_FDS))
     fds = tuple(
@@ -230,6 +295,14 @@ def _fd_array(attr: Attr, insns: bytes) -> tuple[tuple[int, ...], bool]:
         for start in range(0, len(raw) - 3, 4)
     )
     return fds, len(fds) < count
+
+
+def _named_entry(insn: Insn) -> int:
+    """Return how many entries of the fd array an insn needs: for its map, or a module's BTF."""
+    if insn.is_ld_imm64 and insn.src in _INDEXED:
+        return insn.imm + 1
+    is_kfunc_call = insn.code == op.JMP | op.CALL and insn.src == op.PSEUDO_KFUNC_CALL
+    return insn.off + 1 if is_kfunc_call and insn.off else 0
 
 
 COMMANDS: Final[dict[int, tuple[AttrLayout, Callable[[Attr], int]]]] = {

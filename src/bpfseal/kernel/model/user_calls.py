@@ -27,6 +27,7 @@ from bpfseal.kernel.model.info import get_info
 from bpfseal.kernel.model.links import detach_link
 from bpfseal.kernel.model.maps import ModelMap
 from bpfseal.kernel.model.pins import open_pinned, pin
+from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.run import MAX_CTX_SIZE, run_program
 from bpfseal.kernel.model.state import USER, KernelState
@@ -34,7 +35,6 @@ from bpfseal.kernel.model.state import USER, KernelState
 PATH_SIZE: Final = 4096
 """PATH_MAX."""
 
-_LOG_TAIL = b"\0"
 _SOURCE = "kernel/bpf/syscall.c __sys_bpf"
 
 
@@ -113,6 +113,20 @@ def _link_detach(attr: Attr) -> int:
     return 0
 
 
+def _bind_map(attr: Attr) -> int:
+    """Let a program hold a map that no insn of it names (``bpf_prog_bind_map``)."""
+    if attr["flags"]:
+        source = "kernel/bpf/syscall.c bpf_prog_bind_map"
+        raise refusal(EINVAL, source, f"flags {attr['flags']:#x}")
+    fds = attr.state.fds
+    program = fds.get_as(attr["prog_fd"], ModelProgram)
+    bound = fds.get_as(attr["map_fd"], ModelMap)
+    if bound not in program.used_maps:
+        program.bound.append(bound)
+        bound.hold()
+    return 0
+
+
 def _obj_pin(attr: Attr) -> int:
     pin(attr.state, attr["bpf_fd"], _path(attr))
     return 0
@@ -127,18 +141,6 @@ def _path(attr: Attr) -> str:
     if b"\0" not in raw:
         raise refusal(EFAULT, "fs/namei.c getname", "the path cannot be read")
     return raw.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
-
-
-def _prog_load(attr: Attr) -> int:
-    """Load a program and write the verifier's log, if somebody asked for it."""
-    load = syscall.COMMANDS[Cmd.PROG_LOAD][1]
-    attr.state.verifier_log = ""
-    try:
-        return load(attr)
-    finally:
-        if attr["log_level"] and attr["log_buf"] and attr["log_size"]:
-            room = attr["log_size"] - 1
-            attr.write("log_buf", attr.state.verifier_log.encode()[:room] + _LOG_TAIL)
 
 
 def _prog_run(attr: Attr) -> int:
@@ -160,7 +162,6 @@ COMMANDS: Final = MappingProxyType(
         Cmd.MAP_LOOKUP_ELEM: (layouts.MAP_ELEM, _map_lookup),
         Cmd.MAP_LOOKUP_AND_DELETE_ELEM: (layouts.MAP_ELEM, _map_pop),
         Cmd.MAP_GET_NEXT_KEY: (layouts.MAP_GET_NEXT_KEY, _map_next_key),
-        Cmd.PROG_LOAD: (layouts.PROG_LOAD, _prog_load),
         Cmd.PROG_RUN: (layouts.PROG_RUN, _prog_run),
         Cmd.PROG_GET_NEXT_ID: (layouts.GET_NEXT_ID, ids.next_program),
         Cmd.MAP_GET_NEXT_ID: (layouts.GET_NEXT_ID, ids.next_map),
@@ -171,6 +172,7 @@ COMMANDS: Final = MappingProxyType(
         Cmd.LINK_GET_FD_BY_ID: (layouts.LINK_GET_FD_BY_ID, ids.open_link),
         Cmd.OBJ_PIN: (layouts.OBJ, _obj_pin),
         Cmd.OBJ_GET: (layouts.OBJ, _obj_get),
+        Cmd.PROG_BIND_MAP: (layouts.PROG_BIND_MAP, _bind_map),
         Cmd.LINK_DETACH: (layouts.LINK_DETACH, _link_detach),
         Cmd.OBJ_GET_INFO_BY_FD: (layouts.OBJ_GET_INFO_BY_FD, get_info),
     }

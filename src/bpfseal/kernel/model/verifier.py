@@ -13,7 +13,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from errno import EACCES, EINVAL
+from errno import EACCES, EBADF, EFAULT, EINVAL, EPROTO
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
@@ -23,11 +23,13 @@ from bpfseal.btf.kinds import Kind
 from bpfseal.errors import KernelError
 from bpfseal.kernel.model import fd_array
 from bpfseal.kernel.model.analysis import analyse_program
+from bpfseal.kernel.model.analysis.advice import advice
 from bpfseal.kernel.model.analysis.control_flow import (
     check_functions,
     check_reachable,
     function_starts,
 )
+from bpfseal.kernel.model.analysis.kfunc_calls import is_missing_kfunc
 from bpfseal.kernel.model.analysis.refused import Refused
 from bpfseal.kernel.model.attach import check_target
 from bpfseal.kernel.model.btf_info import check_btf_info, read_func_info
@@ -36,6 +38,7 @@ from bpfseal.kernel.model.core_relo import apply_core_relos
 from bpfseal.kernel.model.decode import decode, insn_starts
 from bpfseal.kernel.model.helper_rules import check_helpers
 from bpfseal.kernel.model.licence import is_gpl_compatible
+from bpfseal.kernel.model.older_insns import trap_of
 from bpfseal.kernel.model.processor import FRAME_POINTER, STACK_SIZE, Scope, Trap
 from bpfseal.kernel.model.program import MapReference, ModelProgram
 from bpfseal.kernel.model.refusal import refusal
@@ -65,6 +68,7 @@ _SLEEPABLE_TRACING: Final = frozenset(
     }
 )
 _CALL: Final = op.JMP | op.CALL
+_LOG_LEVELS: Final = 3
 _LOG_ALL: Final = 2
 """BPF_LOG_LEVEL2 (include/linux/bpf_verifier.h)."""
 
@@ -74,6 +78,13 @@ _EXCEPTION_TAG: Final = b"exception_callback:"
 def _refuse(number: int, function: str, log: str) -> KernelError:
     """Return a refusal of the verifier, whose message is what it writes in its log."""
     return refusal(number, f"kernel/bpf/verifier.c {function}", log, log=log)
+
+
+def _advised(state: KernelState, program: ModelProgram, error: KernelError) -> KernelError:
+    """Add what the kernel suggests to a refusal that came before any path was followed."""
+    if state.profile.verifier.advises and program.attributes.log_level & _LOG_LEVELS:
+        error.log = "\n".join([error.log, *advice(error.log)])
+    return error
 
 
 def check(state: KernelState, program: ModelProgram) -> None:
@@ -88,19 +99,22 @@ def check(state: KernelState, program: ModelProgram) -> None:
         apply_core_relos(state, program)
     else:
         _add_kfuncs(state, program)
-    functions = _check_functions(program)
+    try:
+        functions = _check_functions(program)
+    except KernelError as error:
+        raise _advised(state, program, error) from None
     check_btf_info(program, functions)
     if not relocates_first and (program.func_info or program.line_info):
         apply_core_relos(state, program)
     malformed = _resolve_insns(state, program)
     if relocates_first:
         _add_kfuncs(state, program)
-    if program.type is not ProgType.SYSCALL:
+    if not is_followed(state, program):
         _check_reachable(program)
     _check_sleepable(state, program)
     program.attach_target = check_target(state, program)
     _check_kfuncs(state, program)
-    if program.type is ProgType.SYSCALL:
+    if is_followed(state, program):
         log_after = _follow(state, program, malformed)
     else:
         _check_stack(program.insns)
@@ -109,6 +123,21 @@ def check(state: KernelState, program: ModelProgram) -> None:
     if not program.attributes.log_level & _LOG_ALL:
         state.verifier_log = ""  # of what went well only level 2 tells (do_check_common)
     state.verifier_log += log_after
+
+
+def is_followed(state: KernelState, program: ModelProgram) -> bool:
+    """Return whether all paths of a program are followed, so that the model may run it.
+
+    One that a loader installs may call kfuncs of the kernel which the model knows nothing of but
+    that they are there: of such a program the structure is checked.
+    """
+    if program.type is not ProgType.SYSCALL:
+        return False
+    return not program.attributes.is_kernel or all(
+        state.btf.name_of(insn.imm, Kind.FUNC) in state.profile.kfuncs
+        for insn in program.insns
+        if insn.code == _CALL and insn.src == op.PSEUDO_KFUNC_CALL and not is_missing_kfunc(insn)
+    )
 
 
 def _follow(state: KernelState, program: ModelProgram, malformed: Mapping[int, Trap]) -> str:
@@ -131,7 +160,7 @@ def _add_kfuncs(state: KernelState, program: ModelProgram) -> None:
     to the model: programs that a loader installs may call it, a loader may not.
     """
     for insn in program.insns:
-        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL:
+        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL or is_missing_kfunc(insn):
             continue
         if not is_gpl_compatible(program.attributes.license):
             log = "cannot call kernel function from non-GPL compatible program"
@@ -140,10 +169,29 @@ def _add_kfuncs(state: KernelState, program: ModelProgram) -> None:
             reason = "signed program cannot bind any BTF"
             log = f"{reason}\nfailed to find BTF for kernel function"
             raise refusal(EACCES, "kernel/bpf/verifier.c fd_array_get_btf", reason, log=log)
+        if insn.off:
+            _check_module(state, program, insn.off)
         is_function = state.btf.name_of(insn.imm, Kind.FUNC) is not None
         if program.type is ProgType.SYSCALL and not is_function:
             log = f"kernel btf_id {insn.imm} is not a function"
             raise _refuse(EINVAL, "add_kfunc_call", log)
+
+
+def _check_module(state: KernelState, program: ModelProgram, index: int) -> None:
+    """Check the BTF of a module that a kfunc call names by index (``__find_kfunc_desc_btf``)."""
+    number, log = EINVAL, "BTF fd for kfunc is not a module BTF"
+    fds = program.attributes.fd_array
+    if index < 0:
+        log = "negative offset disallowed for kernel module function call"
+    elif not fds:
+        number, log = EPROTO, "kfunc offset > 0 without fd_array is invalid"
+    elif index >= len(fds):
+        number, log = EFAULT, ""
+    elif not isinstance(found := state.fds.find(fds[index]), BtfObject):
+        number = EBADF if found is None else EINVAL
+        log = "invalid module BTF fd specified"
+    log = "\n".join(filter(None, (log, "failed to find BTF for kernel function")))
+    raise _refuse(number, "add_kfunc_call", log)
 
 
 def _check_functions(program: ModelProgram) -> tuple[int, ...]:
@@ -181,7 +229,7 @@ def _resolve_insns(state: KernelState, program: ModelProgram) -> dict[int, Trap]
     """
     insns = program.insns
     has_packet = program.type in _PACKET_TYPES
-    is_followed = program.type is ProgType.SYSCALL
+    followed = is_followed(state, program)
     starts = insn_starts(insns)
     malformed = {}
     for index in sorted(starts):
@@ -189,12 +237,17 @@ def _resolve_insns(state: KernelState, program: ModelProgram) -> dict[int, Trap]
         if has_packet and insn.insn_class == op.LD and insn.code & 0xE0 in _PACKET_LOADS:
             continue
         try:
+            older = trap_of(state.profile.verifier, insn)
+            if older is not None:
+                raise older
+            if not state.profile.checks_all_fields and insn.insn_class == op.LDX:
+                _check_mode(insn)
             decode(insns, index, starts)
         except Trap as trap:
             waits = trap.scope is Scope.PATH or (
                 trap.scope is Scope.FIELDS and not state.profile.checks_all_fields
             )
-            if not is_followed or not waits:
+            if not followed or not waits:
                 raise _refuse(trap.errno, f"bpf_check, insn {index}", trap.message) from trap
             malformed[index] = trap
         if insn.code != op.LD_IMM64:
@@ -204,6 +257,12 @@ def _resolve_insns(state: KernelState, program: ModelProgram) -> dict[int, Trap]
         elif insn.src not in _OTHER_SOURCES:
             _resolve_map(state, program, index)
     return malformed
+
+
+def _check_mode(insn: Insn) -> None:
+    """Check the mode of a load, which kernels up to 7.0 do first (``resolve_pseudo_ldimm64``)."""
+    if insn.code & 0xE0 not in (op.MEM, op.MEMSX):
+        raise Trap("BPF_LDX uses reserved fields", scope=Scope.EVERYWHERE)
 
 
 def _resolve_symbol(state: KernelState, program: ModelProgram, index: int) -> None:
@@ -248,15 +307,20 @@ def _check_sleepable(state: KernelState, program: ModelProgram) -> None:
 
 
 def _check_kfuncs(state: KernelState, program: ModelProgram) -> None:
-    """Check that the program type may call each kfunc (``check_kfunc_call``)."""
+    """Check that the program type may call each kfunc (``check_kfunc_call``).
+
+    Of a program that is followed the kfuncs count that a path leads to.
+    """
+    if is_followed(state, program):
+        return
     for index, insn in enumerate(program.insns):
-        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL:
+        if insn.code != _CALL or insn.src != op.PSEUDO_KFUNC_CALL or is_missing_kfunc(insn):
             continue
         name = state.btf.name_of(insn.imm, Kind.FUNC)
         types = state.profile.kfuncs.get(name or "")
-        if types is None and program.type is not ProgType.SYSCALL:
+        if types is None:
             continue
-        if types is None or program.type not in types:
+        if program.type not in types:
             log = f"calling kernel function {name} is not allowed"
             raise _refuse(EACCES, f"check_kfunc_call, insn {index}", log)
 

@@ -43,9 +43,10 @@ class Work:
         taken: bytes that the values of maps take.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: int = PATIENCE) -> None:
         self._given = 0
-        self.left = PATIENCE
+        self._patience = patience
+        self.left = patience
         self.taken = 0
 
     def give(self, size: int) -> None:
@@ -54,7 +55,7 @@ class Work:
 
     def begin(self) -> None:
         """Begin a call of user space."""
-        self.left = PATIENCE + self._given
+        self.left = self._patience + self._given
 
     def use(self, units: int) -> None:
         """Count work that was done already."""

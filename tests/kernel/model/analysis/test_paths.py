@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import (
+    INSN_SIZE,
     Insn,
     alu64_imm,
     call_helper,
@@ -171,10 +171,10 @@ def test_a_lookup_of_an_index_that_an_array_has_is_never_null() -> None:
     assert (name, reason) == ("EACCES", "R0 invalid mem access 'map_value_or_null'")
 
 
-def test_a_hash_map_is_refused_by_name() -> None:
-    kernel = kernel_with_map(MapType.HASH)
+def test_a_map_that_programs_of_the_model_cannot_read_is_refused_by_name() -> None:
+    kernel = kernel_with_map(MapType.LRU_HASH)
     name, reason = refusal_of(st_mem(W, 10, -4, 0), *LOOKUP, R0, EXIT, kernel=kernel)
-    assert (name, "HASH" in reason) == ("ENOTSUPP", True)
+    assert (name, "LRU_HASH" in reason) == ("ENOTSUPP", True)
 
 
 def test_a_program_of_another_licence_may_not_call_gpl_helpers() -> None:
@@ -208,12 +208,12 @@ def test_registers_compared_with_each_other_bound_each_other() -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_scheme_of_the_example_is_accepted_quickly(scheme: str) -> None:
+def test_every_scheme_of_the_example_is_accepted_with_few_insns_seen_twice(scheme: str) -> None:
     loader = generate(read_object(EXAMPLE.read_bytes(), EXAMPLE.name), scheme)
-    kernel = ModelKernel(profile=PROFILES["kfunc"])
+    limit = 2 * (len(loader.insns) // INSN_SIZE)
+    kernel = ModelKernel(profile=replace(PROFILES["kfunc"], max_insns=limit))
     fd = kernel.map_create(MapCreate(MapType.ARRAY, "metadata", 4, len(loader.metadata), 1))
     btf = kernel.btf_load(loader.btf) if loader.btf else 0
-    started = time.perf_counter()
     kernel.prog_load(
         ProgLoad(
             ProgType.SYSCALL,
@@ -225,7 +225,6 @@ def test_every_scheme_of_the_example_is_accepted_quickly(scheme: str) -> None:
             btf_fd=btf,
         )
     )
-    assert time.perf_counter() - started < 1
 
 
 def test_the_field_excl_is_read_where_the_kernel_has_it() -> None:
@@ -265,7 +264,8 @@ def test_the_log_keeps_the_path_that_failed() -> None:
         "5: (b7) r0 = 0                        ; R0=0",
         "6: (bf) r0 = r5",
         "R5 !read_ok",
-        "processed 7 insns (limit 1000000)",
+        "processed 7 insns (limit 1000000) max_states_per_insn 0 total_states 0"
+        " peak_states 0 mark_read 0",
     ]
 
 

@@ -8,27 +8,40 @@ Example:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from errno import EACCES
+from errno import EACCES, EINVAL
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
 from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.uapi import ProgFlag
 from bpfseal.btf.kinds import Linkage
-from bpfseal.kernel.model.analysis.control_flow import CALL, Flow, analyse
+from bpfseal.kernel.model.analysis.advice import advice
+from bpfseal.kernel.model.analysis.control_flow import CALL, Flow, analyse, function_starts
+from bpfseal.kernel.model.analysis.disassembly import insn_line
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.explorer import Explorer
-from bpfseal.kernel.model.analysis.log import Log
+from bpfseal.kernel.model.analysis.log import UNENDED, Log, statistics
 from bpfseal.kernel.model.analysis.map_struct import map_fields
 from bpfseal.kernel.model.analysis.refused import Refused
-from bpfseal.kernel.model.processor import STACK_SIZE, Trap
+from bpfseal.kernel.model.decode import insn_starts
+from bpfseal.kernel.model.processor import FRAME_POINTER, STACK_SIZE, Trap
 from bpfseal.kernel.model.program import ModelProgram
 from bpfseal.kernel.model.refusal import refusal
 from bpfseal.kernel.model.state import KernelState
 
 NOTHING_MALFORMED: Final[Mapping[int, Trap]] = MappingProxyType({})
+
+_ALIGNMENT: Final = ProgFlag.STRICT_ALIGNMENT | ProgFlag.ANY_ALIGNMENT
+
+_WITH_INIT_PRIVATE: Final = frozenset({"6.18-unverified"})
+"""Profiles of an update whose ``struct bpf_map`` has ``init_private`` (measured: 6.18.44)."""
+
+_ALL_PATHS: Final = 2
+"""BPF_LOG_LEVEL2 (include/linux/bpf_verifier.h)."""
 
 _STACK_ROUNDING: Final = 16
 """Stack of a function in a chain of calls counts in whole steps (``round_up_stack_depth``)."""
@@ -82,33 +95,73 @@ def analyse_program(
         functions=_functions(program),
         malformed=malformed,
         log=log,
-        map_fields=lambda: map_fields(
-            has_hash=state.profile.has_exclusive_maps, has_excl=state.has_excl
+        strict_alignment=program.attributes.flags & _ALIGNMENT == ProgFlag.STRICT_ALIGNMENT,
+        map_fields=lambda *, is_array: map_fields(
+            has_hash=state.profile.has_exclusive_maps,
+            has_excl=state.has_excl,
+            has_wait_list=state.profile.has_wait_list,
+            has_init_private=state.profile.name in _WITH_INIT_PRIVATE,
+            is_array=is_array,
         ),
         patience=max(state.work.left, 0),
     )
     processed = 0
     explorer: Explorer | None = None
+    flow: Flow | None = None
     try:
+        _log_functions(env)
         flow = analyse(program.insns)
+        if log.level & _ALL_PATHS and env.facts.shows_live_registers:
+            _log_live_registers(env, flow)
         explorer = Explorer(env, flow)
         explorer.run()
         _check_stack_depth(env, flow)
+        if env.missing_kfuncs:
+            message = "invalid kernel function call not eliminated in verifier pass"
+            raise env.refuse(EINVAL, "fixup_kfunc_call", message)
     except Refused as refused:
         log.write(refused.message)
-        if log.level:
-            log.write(_summary(env, explorer.processed if explorer else 0))
+        if refused.detail:
+            log.write(refused.detail)
+        if log.level and env.facts.advises:
+            for line in advice(
+                refused.message.splitlines()[-1], is_scrubbed=_is_scrubbed(env, refused)
+            ):
+                log.write(line)
+        _log_statistics(env, flow, explorer)
+        state.verifier_log_peak = log.peak
         reason = refused.message.splitlines()[-1]
         source = f"kernel/bpf/verifier.c {refused.function}, insn {env.index}"
         raise refusal(refused.errno, source, reason, log=log.text.rstrip("\n")) from refused
     finally:
-        state.work.use(explorer.processed if explorer else 0)
-    processed = explorer.processed
-    if log.level == 1:
+        state.work.use(explorer.visited.insns if explorer else 0)
+    processed = explorer.visited.insns
+    if log.is_wanted and not log.level & _ALL_PATHS:
         log.rewind(0)
-    if log.level:
-        log.write(_summary(env, processed))
+    _log_statistics(env, flow, explorer)
+    state.verifier_log_peak = log.peak
     return Findings(log.text, processed, env.max_ctx_offset)
+
+
+def _is_scrubbed(env: Env, refused: Refused) -> bool:
+    """Whether a register that cannot be read had a value until a call."""
+    found = re.fullmatch(r"R(\d+) !read_ok", refused.message)
+    return found is not None and bool(env.state.frame.scrubbed >> int(found[1]) & 1)
+
+
+def _log_functions(env: Env) -> None:
+    """Write where functions begin (``add_subprog_and_kfunc``)."""
+    if env.log.level & _ALL_PATHS:
+        for number, start in enumerate(function_starts(env.insns)):
+            env.log.write(f"func#{number} @{start}")
+
+
+def _log_live_registers(env: Env, flow: Flow) -> None:
+    """Write which registers each insn may find in use (``compute_live_registers``)."""
+    env.log.write("Live regs before insn:")
+    for index in sorted(insn_starts(env.insns)):
+        live = "".join(str(n) if flow.live[index] >> n & 1 else "." for n in range(FRAME_POINTER))
+        env.log.write(f"    {index:3d}: {live} {insn_line(env.insns, index)}")
 
 
 def _functions(program: ModelProgram) -> dict[int, bool]:
@@ -122,8 +175,24 @@ def _functions(program: ModelProgram) -> dict[int, bool]:
     }
 
 
-def _summary(env: Env, processed: int) -> str:
-    return f"processed {processed} insns (limit {env.profile.max_insns})"
+def _log_statistics(env: Env, flow: Flow | None, explorer: Explorer | None) -> None:
+    """Write the end of the log: how long it took, which is no time here, and what was seen."""
+    log = env.log
+    if log.has_statistics:
+        log.write("verification time 10 usec")
+        starts = flow.functions if flow is not None else (0,)
+        depths = "+".join(str(env.stack_depths.get(start, 0)) for start in starts)
+        log.write(f"stack depth {depths}")
+    if log.is_wanted:
+        log.write(_summary(env, explorer), joins=log.ends_with(UNENDED))
+
+
+def _summary(env: Env, explorer: Explorer | None) -> str:
+    limit = env.profile.max_insns
+    if explorer is None:
+        return statistics(0, limit)
+    seen = explorer.visited
+    return statistics(seen.insns, limit, seen.most_at_once, seen.count)
 
 
 def _check_stack_depth(env: Env, flow: Flow) -> None:

@@ -44,6 +44,7 @@ _SWAPPED: Final = {
     op.JSGE: op.JSLE,
     op.JSGT: op.JSLT,
 }
+_REFLEXIVE: Final = frozenset({op.JGE, op.JLE, op.JSGE, op.JSLE, op.JEQ})
 _SIGNED: Final = frozenset({op.JSLT, op.JSLE})
 _STRICT: Final = frozenset({op.JLT, op.JSLT})
 
@@ -63,6 +64,18 @@ def taken(operation: int, a: Scalar, b: Scalar, bits: int) -> bool | None:
     if operation in _STRICT:
         return True if left[1] < right[0] else False if left[0] >= right[1] else None
     return True if left[1] <= right[0] else False if left[0] > right[1] else None
+
+
+def taken_with_itself(operation: int, number: Scalar, bits: int) -> bool | None:
+    """Return whether ``a operation a`` holds, or ``None`` if the number does not tell."""
+    if operation in _REFLEXIVE:
+        return True
+    if operation != op.JSET:
+        return False
+    _, (low, high) = _views(number, bits)
+    if not number.mask & (U64 if bits == 64 else U32):
+        return low != 0
+    return None if low <= 0 <= high else True
 
 
 def _views(number: Scalar, bits: int) -> tuple[Range, Range]:

@@ -15,11 +15,11 @@ Example:
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL
+from errno import EACCES, EFAULT, EINVAL
 from typing import Final
 
 from bpfseal.bpf.uapi import Helper
-from bpfseal.kernel.model.analysis import scalar
+from bpfseal.kernel.model.analysis import precision, scalar
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.scalar import S64_MAX, S64_MIN, Scalar
 from bpfseal.kernel.model.analysis.state import Frame, State
@@ -39,13 +39,17 @@ def enter(env: Env, index: int, number: int) -> State | None:
         number: the helper.
 
     Raises:
-        Refused: E2BIG, the call is too deep.
+        Refused: E2BIG, the call is too deep; EFAULT for a pointer as the number of rounds.
     """
     caller = env.state.frame
     arguments = caller.registers
     if number == Helper.LOOP:
+        precision.mark_register(env, 1)
         count = arguments[1]
-        if isinstance(count, Scalar) and caller.callback_depth >= count.umax:
+        if not isinstance(count, Scalar):
+            message = "verifier bug: backtracking misuse"
+            raise env.refuse(EFAULT, "mark_chain_precision", message)
+        if caller.callback_depth >= count.umax:
             caller.callback_depth = 0
             return None
     env.check_call_depth()
@@ -53,6 +57,7 @@ def enter(env: Env, index: int, number: int) -> State | None:
     assert isinstance(function, Pointer)  # noqa: S101 - checked as an argument
     waiting = env.state.copy()
     waiting.frame.callback_depth += 1
+    waiting.unrolls += 1
     caller.callback_depth = 0
     entered = Frame(len(waiting.frames), index, function.target, is_callback=True)
     entered.registers[1:6] = _arguments(number, arguments)

@@ -40,7 +40,8 @@ class Flow:
     """What is known of a program before any path is followed.
 
     Attributes:
-        joins: the insns that jumps and callbacks lead to.
+        joins: the insns at which paths are compared: those that jumps and callbacks lead to, calls
+            of functions and what is behind them, and jumps that depend on something.
         live: registers that may be read from each insn on, as bits.
         functions: the first insn of each function, in order.
     """
@@ -53,7 +54,7 @@ class Flow:
 def jump_target(insn: Insn, index: int) -> int | None:
     """Return where a jump leads, ``None`` for an insn that is no jump inside a function."""
     code = insn.code
-    if code & 7 not in (op.JMP, op.JMP32) or code in (CALL, EXIT):
+    if code & 7 not in (op.JMP, op.JMP32) or code & 0xF0 in (op.CALL, op.EXIT):
         return None
     return index + 1 + (insn.imm if code == GOTOL else insn.off)
 
@@ -125,7 +126,7 @@ def check_reachable(insns: Sequence[Insn]) -> frozenset[int]:
         Refused: EINVAL.
     """
     reached = bytearray(len(insns))
-    joins = set()
+    joins: set[int] = set()
     pending = [0]
     while pending:
         index = pending.pop()
@@ -139,11 +140,15 @@ def check_reachable(insns: Sequence[Insn]) -> frozenset[int]:
                 code == op.LD_IMM64 and insn.src == op.PSEUDO_FUNC
             ):
                 pending.append(index + 1 + insn.imm)
+                joins.update((index, index + 1 + insn.imm))
+                joins.add(index + (2 if code == op.LD_IMM64 else 1))
             if calls_callback(insn):  # a callback comes back to the call
                 joins.add(index)
             target = jump_target(insn, index)
             if target is not None:
                 joins.add(target)
+                if code not in (GOTO, GOTOL):
+                    joins.add(index)
                 pending.append(target)
                 if code in (GOTO, GOTOL):
                     break

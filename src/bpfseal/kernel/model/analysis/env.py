@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 from errno import E2BIG, EACCES
 
 from bpfseal.bpf.insn import Insn
+from bpfseal.kernel.model.analysis import tnum
 from bpfseal.kernel.model.analysis.log import Log
 from bpfseal.kernel.model.analysis.map_struct import Field
 from bpfseal.kernel.model.analysis.refused import Refused
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.state import Frame, State
-from bpfseal.kernel.model.analysis.values import Pointer, Value
+from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value
 from bpfseal.kernel.model.kernel_btf import KernelBtf
-from bpfseal.kernel.model.processor import FRAME_POINTER, MAX_CALL_FRAMES, Trap
+from bpfseal.kernel.model.processor import FRAME_POINTER, Trap
 from bpfseal.kernel.model.profile import Profile
 from bpfseal.kernel.model.program import MapReference
 from bpfseal.kernel.model.rights import Rights
+from bpfseal.kernel.model.verifier_facts import VerifierFacts
 
 
 @dataclass(eq=False)
@@ -45,6 +47,9 @@ class Env:
         index: the insn that is being looked at.
         stack_depths: bytes of stack that each function uses, by its first insn.
         max_ctx_offset: the end of the part of the context that the program uses.
+        pointer_kinds: the kind of pointer that each load or store was seen with.
+        missing_kfuncs: the calls of kfuncs which the kernel lacks that a path leads to.
+        strict_alignment: every access must be aligned (BPF_F_STRICT_ALIGNMENT).
     """
 
     insns: tuple[Insn, ...]
@@ -56,18 +61,47 @@ class Env:
     functions: Mapping[int, bool]
     malformed: Mapping[int, Trap]
     log: Log
-    map_fields: Callable[[], tuple[Field, ...]]
+    map_fields: Callable[..., tuple[Field, ...]]
     patience: int
     state: State = field(default_factory=lambda: State([Frame()]))
     index: int = 0
     stack_depths: dict[int, int] = field(default_factory=dict)
     max_ctx_offset: int = 0
     last_id: int = 0
+    pointer_kinds: dict[int, PointerKind] = field(default_factory=dict)
+    missing_kfuncs: set[int] = field(default_factory=set)
+    strict_alignment: bool = False
+
+    @property
+    def facts(self) -> VerifierFacts:
+        """What the kernel's verifier does otherwise than others."""
+        return self.profile.verifier
 
     def fresh_id(self) -> int:
         """Return an id that no value has."""
         self.last_id += 1
         return self.last_id
+
+    def tied(self, register: int, value: Scalar) -> Scalar:
+        """Give a number in a register an id, for its copies to have.
+
+        What is a constant more than another number is tied to that no longer.
+
+        Source: ``assign_scalar_id_before_mov``.
+        """
+        if not value.mask:
+            return value
+        if value.delta_bits or not value.id:
+            value = value._replace(id=self.fresh_id(), delta=0, delta_bits=0)
+            self.state.frames[-1].registers[register] = value
+        return value
+
+    def offset_of(self, pointer: Pointer) -> tuple[tuple[int, int], int]:
+        """Return the known bits and the constant that a pointer's offset is to the kernel."""
+        bits = pointer.variable.tnum
+        if self.facts.folds_offsets:
+            return tnum.add(bits, (pointer.off & tnum.U64, 0)), 0
+        return bits, pointer.off
 
     def refuse(self, errno: int, function: str, message: str) -> Refused:
         """Return the refusal of the program, to be raised."""
@@ -100,7 +134,7 @@ class Env:
             Refused: E2BIG.
         """
         frames = self.state.frames
-        if len(frames) == MAX_CALL_FRAMES:
+        if len(frames) == self.facts.max_call_frames:
             message = f"the call stack of {len(frames) + 1} frames is too deep"
             raise Refused(E2BIG, "setup_func_entry", message)
 

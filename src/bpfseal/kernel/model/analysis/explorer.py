@@ -19,8 +19,7 @@ from bpfseal.kernel.model.analysis import (
     callbacks,
     helper_calls,
     kfunc_calls,
-    pruning,
-    scalar,
+    precision,
 )
 from bpfseal.kernel.model.analysis.control_flow import (
     CALL,
@@ -29,7 +28,6 @@ from bpfseal.kernel.model.analysis.control_flow import (
     GOTOL,
     MAY_GOTO,
     Flow,
-    calls_callback,
     jump_target,
     uses,
 )
@@ -38,9 +36,9 @@ from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.jumps import split
 from bpfseal.kernel.model.analysis.log_state import change_line, state_line
 from bpfseal.kernel.model.analysis.memory_insns import load_imm64, load_insn, store_insn
-from bpfseal.kernel.model.analysis.scalar import Scalar
-from bpfseal.kernel.model.analysis.state import Frame, State
+from bpfseal.kernel.model.analysis.state import Frame, Node, State
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind
+from bpfseal.kernel.model.analysis.visited import Visited
 from bpfseal.kernel.model.processor import Trap
 from bpfseal.kernel.model.work import Work
 
@@ -48,15 +46,9 @@ MAX_PENDING: Final = 8192
 """Paths that may wait to be followed, BPF_COMPLEXITY_LIMIT_JMP_SEQ (kernel/bpf/verifier.c). More of
 them are EFAULT on Linux 6.18.44 (measured)."""
 
-_PATIENCE: Final = 3
-"""A state that was compared in vain so often for each time that it helped is forgotten."""
-
-_MIN_INSNS: Final = 8
-_MIN_JUMPS: Final = 2
-_MIN_LOOP_INSNS: Final = 100
-_MIN_LOOP_JUMPS: Final = 20
-"""A state is remembered after so many insns and jumps, in a loop after so many insns or jumps."""
-
+_COMPARISONS: Final = frozenset(
+    {op.JEQ, op.JNE, op.JGT, op.JGE, op.JLT, op.JLE, op.JSGT, op.JSGE, op.JSLT, op.JSLE, op.JSET}
+)
 _SILENT: Final = frozenset({EXIT, GOTO, GOTOL, MAY_GOTO})
 
 
@@ -73,18 +65,14 @@ class Explorer:
     """One verification.
 
     Attributes:
-        processed: how many insns were looked at, counting repeats.
+        visited: the states that are remembered, and the counts of what was looked at.
     """
 
     def __init__(self, env: Env, flow: Flow) -> None:
         self._env = env
         self._flow = flow
         self._pending: list[_Pending] = []
-        self._visited: dict[int, list[State]] = {}
-        self.processed = 0
-        self._jumps = 0
-        self._processed_before = 0
-        self._jumps_before = 0
+        self.visited = Visited(env, flow)
 
     def run(self) -> None:
         """Follow all paths.
@@ -108,19 +96,20 @@ class Explorer:
         env, insns, joins = self._env, self._env.insns, self._flow.joins
         limit = min(env.profile.max_insns, env.patience)
         handlers, log = self._HANDLERS, env.log
-        malformed = env.malformed
+        malformed, visited = env.malformed, self.visited
         show_state = True
         index = env.index
         while index >= 0:
             env.index = index
             insn = insns[index]
-            self.processed += 1
-            if self.processed > limit:
+            visited.insns += 1
+            if visited.insns > limit:
                 if limit < env.profile.max_insns:
                     raise Work.exhausted()
-                message = f"BPF program is too large. Processed {self.processed} insn"
+                message = f"BPF program is too large. Processed {visited.insns} insn"
                 raise env.refuse(E2BIG, "do_check", message)
-            if index in joins and self._is_known(index):
+            if index in joins and visited.knows(index):
+                self._end_branch(env.state)
                 if log.level:
                     safe = f"from {came_from} to {index}: safe" if show_state else f"{index}: safe"
                     log.write(safe)
@@ -128,8 +117,10 @@ class Explorer:
             if log.level:
                 self._log_insn(index, came_from, show_state=show_state)
                 before = dict(env.state.frame.stack)
+            state = env.state
+            state.history = Node(state.history, index)
             if index in malformed:
-                self._refuse_malformed(malformed[index])
+                self._refuse_malformed(insn, malformed[index])
             following = handlers[insn.code & 7](self, insn, index)
             if log.level and insn.code not in _SILENT and following >= 0:
                 reads, writes = uses(insn)
@@ -140,8 +131,13 @@ class Explorer:
             index = following
         self._end_branch(env.state)
 
-    def _refuse_malformed(self, trap: Trap) -> None:
-        """Refuse an insn, but for a write to r10: its operands are looked at before that."""
+    def _refuse_malformed(self, insn: Insn, trap: Trap) -> None:
+        """Refuse an insn, but for a write to r10: its operands are looked at before that.
+
+        So is what a jump compares (``check_cond_jmp_op``).
+        """
+        if insn.code & 7 in (op.JMP, op.JMP32) and insn.code & 0xF0 in _COMPARISONS:
+            self._env.read_register(insn.dst)
         if trap.errno != EACCES:
             raise self._env.refuse(trap.errno, "do_check", trap.message)
 
@@ -172,19 +168,21 @@ class Explorer:
 
     def _jump(self, insn: Insn, index: int) -> int:
         code = insn.code
+        self.visited.jumps += 1
         if code == CALL:
             return self._call(insn, index)
         if code == EXIT:
             return self._exit()
         target = jump_target(insn, index)
         assert target is not None  # noqa: S101 - every other insn of these classes jumps
-        self._jumps += 1
         if code in (GOTO, GOTOL):
             return target
         if code == MAY_GOTO:
-            self._push(self._env.state.copy(), target, index)
-            self._env.state.may_gotos += 1
-            return index + 1
+            again = self._env.state.copy()
+            again.may_gotos += 1
+            self.visited.widen(index, again, here=True)
+            self._push(again, index + 1, index)
+            return target
         jumping, goes_on = split(self._env, insn)
         if jumping is None:
             return index + 1
@@ -197,7 +195,10 @@ class Explorer:
         if insn.src == op.PSEUDO_CALL:
             return self._call_function(insn, index)
         if insn.src == op.PSEUDO_KFUNC_CALL:
-            kfunc_calls.call(self._env, insn.imm)
+            if kfunc_calls.is_missing_kfunc(insn):
+                self._env.missing_kfuncs.add(index)
+            else:
+                kfunc_calls.call(self._env, insn.imm)
         else:
             waiting = helper_calls.call(self._env, insn.imm)
             if waiting is not None:
@@ -210,9 +211,8 @@ class Explorer:
         env.check_call_depth()
         target = index + 1 + insn.imm
         frame = Frame(len(frames), index, target)
-        caller = frames[-1].registers
-        frame.registers[1:6] = caller[1:6]
-        caller[0:6] = [None] * 6
+        frame.registers[1:6] = frames[-1].registers[1:6]
+        frames[-1].scrub()
         frames.append(frame)
         return target
 
@@ -228,31 +228,26 @@ class Explorer:
             message = "cannot return stack pointer to the caller"
             raise env.refuse(EINVAL, "prepare_func_exit", message)
         if frames[-1].is_callback:
+            precision.mark_register(env, 0)
             callbacks.check_result(env, result)
-            return self._back_to_call(frames.pop().call_site)
+            index = frames.pop().call_site
+            self.visited.widen(index, env.state, here=False)
+            return index
         left = frames.pop()
         frames[-1].registers[0] = result
         return left.call_site + 1
 
     def _check_given_back(self) -> None:
         """Check that the program has given back what it must (``check_resource_leak``)."""
+        env = self._env
         left = [
             f"Unreleased reference id={reference} alloc_insn={index}"
-            for reference, index in self._env.state.references
+            for reference, index in env.state.references
         ]
         if left:
-            left.append("BPF_EXIT instruction in main prog would lead to reference leak")
-            raise self._env.refuse(EINVAL, "check_reference_leak", "\n".join(left))
-
-    def _back_to_call(self, index: int) -> int:
-        """Let a path come back from a callback, with the numbers forgotten that it changed."""
-        state = self._env.state
-        sites = [frame.call_site for frame in state.frames]
-        for old in reversed(self._visited.get(index, [])):
-            if old.branches and [frame.call_site for frame in old.frames] == sites:
-                _widen(old, state)
-                break
-        return index
+            if env.facts.names_leaks_at_exit:
+                left.append("BPF_EXIT instruction in main prog would lead to reference leak")
+            raise env.refuse(EINVAL, "check_reference_leak", "\n".join(left))
 
     _HANDLERS: Final[dict[int, Callable[[Explorer, Insn, int], int]]] = {
         op.LD: _ld,
@@ -283,78 +278,12 @@ class Explorer:
             seen.branches -= 1
             if seen.branches:
                 return
-            seen = seen.parent
-
-    def _is_known(self, index: int) -> bool:
-        """Whether the path need not be followed from here; otherwise remember its state.
-
-        Raises:
-            Refused: EINVAL, the path came back to where it was, in the same state.
-        """
-        state = self._env.state
-        seen = self._visited.setdefault(index, [])
-        live = [
-            self._flow.live[frame.call_site + (not frame.is_callback)] for frame in state.frames[1:]
-        ]
-        live.append(self._flow.live[index])
-        is_may_goto = self._env.insns[index].code == MAY_GOTO
-        comes_back = calls_callback(self._env.insns[index])
-        is_due = is_may_goto or comes_back or self._is_due(in_loop=False)
-        for old in reversed(seen):
-            if old.branches and not is_may_goto and not comes_back:
-                self._check_loop(old, state, index)
-                is_due = is_due and self._is_due(in_loop=True)
-            elif self._covers(old, state, live, is_may_goto=is_may_goto):
-                old.hits += 1
-                self._end_branch(state)
-                return True
-            old.misses += 1
-        seen[:] = [old for old in seen if old.misses <= _PATIENCE * (old.hits + 1)]
-        if is_due:
-            remembered = state.copy()
-            state.parent = remembered
-            seen.append(remembered)
-            self._processed_before, self._jumps_before = self.processed, self._jumps
-        return False
-
-    def _is_due(self, *, in_loop: bool) -> bool:
-        """Whether enough was followed since a state was remembered: states cost room and time."""
-        insns = self.processed - self._processed_before
-        jumps = self._jumps - self._jumps_before
-        if in_loop:
-            return insns >= _MIN_LOOP_INSNS or jumps >= _MIN_LOOP_JUMPS
-        return insns >= _MIN_INSNS and jumps >= _MIN_JUMPS
-
-    def _check_loop(self, old: State, state: State, index: int) -> None:
-        if pruning.same(old, state):
-            message = f"infinite loop detected at insn {index}"
-            raise self._env.refuse(EINVAL, "is_state_visited", message)
-
-    def _covers(self, old: State, state: State, live: list[int], *, is_may_goto: bool) -> bool:
-        """Whether a state that was remembered covers this one.
-
-        A loop that a may_goto bounds is followed once more with the numbers forgotten that it
-        changes: then its next round is covered.
-        """
-        if not is_may_goto or not old.branches or old.may_gotos != state.may_gotos:
-            if pruning.covers(old, state, live):
-                return True
-            if is_may_goto and old.branches:
-                _widen(old, state)
-        return False
-
-
-def _widen(old: State, new: State) -> None:
-    """Forget the scalars that a loop changes (``widen_imprecise_scalars``)."""
-    for before, frame in zip(old.frames, new.frames, strict=True):
-        for number, (was, now) in enumerate(zip(before.registers, frame.registers, strict=True)):
-            if isinstance(was, Scalar) and isinstance(now, Scalar) and was != now:
-                frame.registers[number] = scalar.UNKNOWN
-        for index, slot in list(frame.stack.items()):
-            was_spilled = before.slot(index).spilled
+            entry, above = seen.loop_entry, seen.parent
             if (
-                isinstance(slot.spilled, Scalar)
-                and isinstance(was_spilled, Scalar)
-                and was_spilled != slot.spilled
+                entry is not None
+                and entry is not seen
+                and above is not None
+                and (above.loop_entry is None or above.loop_entry.depth > entry.depth)
             ):
-                frame.set_slot(index, slot._replace(spilled=scalar.UNKNOWN))
+                above.loop_entry = entry
+            seen = above

@@ -13,13 +13,14 @@ from errno import EACCES, EINVAL
 from typing import Final
 
 from bpfseal.bpf.uapi import Helper, MapFlag, MapType
-from bpfseal.kernel.model.analysis import callbacks, memory_access, scalar, stack
+from bpfseal.kernel.model.analysis import callbacks, memory_access, precision, scalar, stack
 from bpfseal.kernel.model.analysis.branches import narrowed
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.helper_names import exists, helper_name
 from bpfseal.kernel.model.analysis.helper_table import (
     CALLBACKS,
     NEEDS_PERFMON,
+    NEVER_RUN,
     OTHERS,
     PROTOTYPES,
     RING_HELPERS,
@@ -47,6 +48,7 @@ _MEMORY_KINDS: Final = frozenset(
         PointerKind.RECORD,
     }
 )
+_WRITTEN: Final = frozenset({Argument.MEMORY_OUT, Argument.MEMORY_OUT_OR_NULL})
 _SIZES: Final = frozenset({Argument.SIZE, Argument.SIZE_OR_ZERO})
 _MAX_ERRNO: Final = 4095
 _SMALL_RESULTS: Final = frozenset(
@@ -58,6 +60,15 @@ _SMALL_RESULTS: Final = frozenset(
 )
 """Helpers that return a length or an errno (``do_refine_retval_range``)."""
 
+
+_ELIDED: Final = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+"""Types whose lookups by constant keys are never null (``can_elide_value_nullness``)."""
+
+_TYPED: Final[dict[int, frozenset[MapType]]] = {
+    Helper.TAIL_CALL: frozenset({MapType.PROG_ARRAY}),
+    Helper.MAP_PUSH_ELEM: frozenset({MapType.QUEUE, MapType.STACK, MapType.BLOOM_FILTER}),
+}
+"""The types of maps that some helpers are for (``check_map_func_compatibility``)."""
 
 _WRITERS: Final = frozenset({Helper.MAP_UPDATE_ELEM, Helper.MAP_DELETE_ELEM})
 
@@ -82,13 +93,13 @@ def call(env: Env, number: int) -> State | None:
     called = _Call(env, number, prototype)
     for position, argument in enumerate(prototype.arguments):
         called.check(1 + position, argument)
-    registers = env.state.registers
     called.check_map_kind()
     waiting = callbacks.enter(env, env.index, number) if number in CALLBACKS else None
     result = called.result()
     called.give_back()
-    registers[1:6] = [None] * 5
-    registers[0] = result
+    frame = env.state.frame
+    frame.scrub()
+    frame.registers[0] = result
     return waiting
 
 
@@ -140,6 +151,12 @@ class _Call:
             case Argument.STACK_OR_NULL:
                 if value != scalar.ZERO:
                     self._require(register, value, {PointerKind.STACK}, "fp")
+            case Argument.NUMBER:
+                if not isinstance(value, Scalar) and self._env.facts.counts_rounds_in_numbers:
+                    message = f"R{register} type={describe(value)} expected=scalar"
+                    raise self._env.refuse(EACCES, "check_reg_type", message)
+            case Argument.CONTEXT:
+                self._require(register, value, {PointerKind.CTX}, "ctx")
             case Argument.RECORD_SIZE:
                 self._check_record_size(register, value)
             case Argument.RECORD:
@@ -149,7 +166,7 @@ class _Call:
             case Argument.SIZE | Argument.SIZE_OR_ZERO:
                 zero = argument is Argument.SIZE_OR_ZERO
                 before = self._prototype.arguments[register - 2]
-                access: Access = "write" if before is Argument.MEMORY_OUT else "read"
+                access: Access = "write" if before in _WRITTEN else "read"
                 check_sized_memory(self._env, register - 1, access, zero_allowed=zero)
             case _:
                 self._check_memory(register, value, argument)
@@ -164,9 +181,16 @@ class _Call:
 
     def _check_memory(self, register: int, value: Scalar | Pointer, argument: Argument) -> None:
         """Check memory whose size the map tells, or the helper; a sized one waits for its size."""
-        self._require(register, value, set(_MEMORY_KINDS), _MEMORY_TYPES)
+        or_null = argument in (Argument.MEMORY_OR_NULL, Argument.MEMORY_OUT_OR_NULL)
+        if or_null and isinstance(value, Scalar) and value.value == value.mask == 0:
+            return
+        kinds, words = set(_MEMORY_KINDS), _MEMORY_TYPES
+        if self._env.facts.moves_context:
+            kinds.add(PointerKind.CTX)
+            words += ", ctx"
+        self._require(register, value, kinds, words)
         assert isinstance(value, Pointer)  # noqa: S101 - required above
-        if argument in (Argument.MEMORY, Argument.MEMORY_OUT):
+        if or_null or argument in (Argument.MEMORY, Argument.MEMORY_OUT):
             return
         if argument is Argument.LONG_OUT:
             check_memory(self._env, register, 8, "write", zero_allowed=False)
@@ -205,8 +229,11 @@ class _Call:
             message = f"R{register} type={describe(value)} expected=scalar"
             raise self._env.refuse(EACCES, "check_reg_type", message)
         if not value.is_const:
+            if self._env.facts.has_const_arguments:
+                raise self._env.refuse(EINVAL, "process_const_arg", f"R{register} is not a const")
             message = f"R{register} is not a known constant'"
             raise self._env.refuse(EACCES, "check_func_arg", message)
+        precision.mark_register(self._env, register)
         self._size = value.value
 
     def _check_record(self, register: int, value: Scalar | Pointer) -> None:
@@ -234,18 +261,39 @@ class _Call:
     def check_map_kind(self) -> None:
         """Check that the model knows the type of the map, and that the program may write it."""
         used = self._map
+        name = f"{helper_name(self._number)}#{self._number}"
+        if used is not None and self._number in _TYPED:
+            self._check_typed(used, name)
+        if self._number in NEVER_RUN:
+            message = f"the model does not have the helper {name}"
+            raise self._env.refuse(ENOTSUPP, "check_helper_call", message)
         if used is None:
             return
         is_ring = used.type is MapType.RINGBUF
+        if self._number == Helper.FOR_EACH_MAP_ELEM and is_ring:
+            message = "callback function not allowed for map"
+            raise self._env.refuse(ENOTSUPP, "set_map_elem_callback_state", message)
         if is_ring != (self._number in RING_HELPERS):
-            name = f"{helper_name(self._number)}#{self._number}"
             message = f"cannot pass map_type {used.attributes.type} into func {name}"
             raise self._env.refuse(EINVAL, "check_map_func_compatibility", message)
-        if not is_ring and not used.is_open_to_programs:
+        is_open = used.is_open_to_programs and (
+            self._number != Helper.FOR_EACH_MAP_ELEM or used.type is MapType.ARRAY
+        )
+        if not is_ring and not is_open:
             message = f"the model does not look into {used.type.name} maps from programs"
             raise self._env.refuse(ENOTSUPP, "check_map_func_compatibility", message)
         if self._number in _WRITERS and used.attributes.flags & MapFlag.RDONLY_PROG:
             raise self._env.refuse(EACCES, "record_func_map", "write into map forbidden")
+
+    def _check_typed(self, used: ModelMap, name: str) -> None:
+        """Check a map of a helper that is for some types only."""
+        if used.type in _TYPED[self._number]:
+            return
+        if self._number == Helper.TAIL_CALL:
+            message = self._env.facts.no_prog_array_log
+            raise self._env.refuse(EINVAL, "record_func_key", message)
+        message = f"cannot pass map_type {used.attributes.type} into func {name}"
+        raise self._env.refuse(EINVAL, "check_map_func_compatibility", message)
 
     def result(self) -> Value:
         """Return what the helper leaves in r0."""
@@ -253,6 +301,8 @@ class _Call:
             return None
         if self._prototype.result is Result.RECORD_OR_NULL:
             return self._record()
+        if self._prototype.result is Result.TASK:
+            return Pointer(PointerKind.BTF, type_name="task_struct")
         if self._prototype.result is Result.MAP_VALUE_OR_NULL:
             return self._map_value()
         if self._number in _SMALL_RESULTS:
@@ -277,7 +327,8 @@ class _Call:
         """Return the pointer that a lookup gives: not null for an index that an array has."""
         used = self._map
         assert used is not None  # noqa: S101 - the first argument of a lookup
-        known = self._key is not None and self._key < used.attributes.max_entries
+        elides = self._env.facts.elides_null_checks and used.type in _ELIDED
+        known = elides and self._key is not None and self._key < used.attributes.max_entries
         fresh = 0 if known else self._env.fresh_id()
         return Pointer(PointerKind.MAP_VALUE, map=used, id=fresh, or_null=not known)
 
@@ -370,3 +421,4 @@ def check_sized_memory(env: Env, register: int, access: Access, *, zero_allowed:
         zero_allowed=zero_allowed,
         is_exact=size.is_const,
     )
+    precision.mark_register(env, size_register)

@@ -20,11 +20,15 @@ class Argument(Enum):
     """Types of arguments (``enum bpf_arg_type``)."""
 
     ANYTHING = "anything"
+    NUMBER = "number"
+    CONTEXT = "context"
     MAP = "map"
     KEY = "key"
     VALUE = "value"
     MEMORY = "memory that is read"
     MEMORY_OUT = "memory that is written"
+    MEMORY_OR_NULL = "memory that is read, or null"
+    MEMORY_OUT_OR_NULL = "memory that is written, or null"
     SIZE = "size"
     SIZE_OR_ZERO = "size or zero"
     LONG_OUT = "8 bytes that are written"
@@ -41,6 +45,7 @@ class Result(Enum):
     NUMBER = "number"
     MAP_VALUE_OR_NULL = "map value or null"
     RECORD_OR_NULL = "record of a ring buffer or null"
+    TASK = "the current task"
     NOTHING = "nothing"
 
 
@@ -92,15 +97,25 @@ PROTOTYPES: Final[dict[int, Prototype]] = {
     Helper.RINGBUF_DISCARD: Prototype((_A.RECORD, _A.ANYTHING), Result.NOTHING),
     Helper.RINGBUF_QUERY: Prototype((_A.MAP, _A.ANYTHING)),
     Helper.FOR_EACH_MAP_ELEM: Prototype((_A.MAP, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
-    Helper.LOOP: Prototype((_A.ANYTHING, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
+    Helper.LOOP: Prototype((_A.NUMBER, _A.FUNCTION, _A.STACK_OR_NULL, _A.ANYTHING)),
     Helper.STRNCMP: Prototype((_A.MEMORY, _A.SIZE, _A.STRING)),
     Helper.SYS_BPF: Prototype((_A.ANYTHING, _A.MEMORY, _A.SIZE)),
     Helper.BTF_FIND_BY_NAME_KIND: Prototype((_A.MEMORY, _A.SIZE, _A.ANYTHING, _A.ANYTHING)),
     Helper.SYS_CLOSE: Prototype((_A.ANYTHING,)),
     Helper.KALLSYMS_LOOKUP_NAME: Prototype((_A.MEMORY, _A.SIZE_OR_ZERO, _A.ANYTHING, _A.LONG_OUT)),
     Helper.KTIME_GET_TAI_NS: _NOTHING,
+    Helper.TAIL_CALL: Prototype((_A.CONTEXT, _A.MAP, _A.ANYTHING), Result.NOTHING),
+    Helper.MAP_PUSH_ELEM: Prototype((_A.MAP, _A.VALUE, _A.ANYTHING)),
+    Helper.SNPRINTF: Prototype(
+        (_A.MEMORY_OUT_OR_NULL, _A.SIZE_OR_ZERO, _A.STRING, _A.MEMORY_OR_NULL, _A.SIZE_OR_ZERO)
+    ),
+    Helper.GET_CURRENT_TASK: Prototype((), gpl_only=True),
+    Helper.GET_CURRENT_TASK_BTF: Prototype((), Result.TASK, gpl_only=True),
 }
 """Prototypes of the helpers that the model has, by id."""
+
+NEVER_RUN: Final = frozenset({Helper.TAIL_CALL, Helper.MAP_PUSH_ELEM, Helper.SNPRINTF})
+"""Helpers of which the model checks the arguments, and has no more."""
 
 RING_HELPERS: Final = frozenset(
     {Helper.RINGBUF_OUTPUT, Helper.RINGBUF_RESERVE, Helper.RINGBUF_QUERY}
@@ -115,16 +130,13 @@ CALLBACKS: Final = frozenset(
 OTHERS: Final = frozenset(
     {
         *(
-            12,
             22,
             25,
             27,
-            35,
             37,
             46,
             55,
             67,
-            87,
             88,
             89,
             93,
@@ -139,7 +151,7 @@ OTHERS: Final = frozenset(
             123,
         ),
         *(136, 137, 138, 139, 140, 141, 147, 149, 153, 154, 156, 157),
-        *(158, 162, 165, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 188),
+        *(162, 169, 170, 171, 172, 173, 175, 176, 177, 178, 180, 188),
         *(191, 194, 195, 196, 197, 198, 199, 200, 201, 202, 203, 209, 210, 211),
     }
 )

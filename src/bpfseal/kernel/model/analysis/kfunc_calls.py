@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from errno import EACCES, EINVAL
 
+from bpfseal.bpf.insn import Insn
 from bpfseal.bpf.uapi import ProgType
 from bpfseal.btf.kinds import Kind
 from bpfseal.kernel.model.analysis import scalar
@@ -21,6 +22,11 @@ from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, describe
 
 _FUNCTION = "check_kfunc_args"
+
+
+def is_missing_kfunc(insn: Insn) -> bool:
+    """Whether a call is that of a weak kfunc that the kernel lacks: no path may lead there."""
+    return insn.imm == insn.off == 0
 
 
 def call(env: Env, kernel_id: int) -> None:
@@ -38,9 +44,9 @@ def call(env: Env, kernel_id: int) -> None:
         raise env.refuse(EACCES, "check_kfunc_call", message)
     for position, argument in enumerate(ARGUMENTS[name]):
         _check(env, position, argument)
-    registers = env.state.registers
-    registers[1:6] = [None] * 5
-    registers[0] = scalar.UNKNOWN
+    frame = env.state.frame
+    frame.scrub()
+    frame.registers[0] = scalar.UNKNOWN
 
 
 def _check(env: Env, position: int, argument: KfuncArgument) -> None:

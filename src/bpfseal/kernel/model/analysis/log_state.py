@@ -10,6 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from bpfseal.bpf import opcodes as op
+from bpfseal.bpf.insn import Insn
+from bpfseal.kernel.model.analysis.control_flow import uses
+from bpfseal.kernel.model.analysis.env import Env
+from bpfseal.kernel.model.analysis.precision import register_key, slot_key
 from bpfseal.kernel.model.analysis.scalar import (
     S32_MAX,
     S32_MIN,
@@ -26,6 +31,7 @@ from bpfseal.kernel.model.analysis.values import (
     PointerKind,
     Slot,
 )
+from bpfseal.kernel.model.processor import FRAME_POINTER
 
 _U16_MAX: Final = (1 << 16) - 1
 _S16_MIN: Final = -(1 << 15)
@@ -34,10 +40,84 @@ _S16_MAX: Final = (1 << 15) - 1
 
 def state_line(state: State) -> str:
     """Return the registers and stack slots of the current frame that hold something."""
-    frame = state.frame
-    registers = (_register(n, value) for n, value in enumerate(frame.registers) if value)
-    slots = (_slot(index, slot) for index, slot in sorted(frame.stack.items()))
+    frame, number = state.frame, len(state.frames) - 1
+    registers = (_register(n, value, number) for n, value in enumerate(frame.registers) if value)
+    slots = (_slot(index, slot, number) for index, slot in sorted(frame.stack.items()))
     return _join(state, [*registers, *slots])
+
+
+def whole_state(env: Env, state: State, shown: int, *, until: State | None = None) -> str:
+    """Return the current frame as the kernel shows a state of an infinite loop.
+
+    Args:
+        env: the program.
+        state: the state.
+        shown: the registers that are shown, as bits.
+        until: for a state that was remembered: the state of the path that came back to it.
+    """
+    number = len(state.frames) - 1
+    frame = state.frames[number]
+    flags = _Liveness(env.insns, state, until) if env.facts.prints_liveness else None
+    parts = [f"frame{number}:"] if number else []
+    for register, value in enumerate(frame.registers):
+        if value is not None and (shown >> register & 1 or register == FRAME_POINTER):
+            key = register_key(number, register)
+            mark = flags.of(key) if flags is not None else ""
+            precise = "P" if key in state.precise and isinstance(value, Scalar) else ""
+            parts.append(f"R{register}{mark}={precise}{_value(value, number)}")
+    for index, slot in sorted(frame.stack.items()):
+        key = slot_key(number, index)
+        text = _slot(index, slot, number)
+        if flags is not None:
+            text = text.replace("=", f"{flags.of(key)}=", 1)
+        if key in state.precise and isinstance(slot.spilled, Scalar):
+            text = text.replace("=", "=P", 1)
+        parts.append(text)
+    if state.references:
+        parts.append("refs=" + ",".join(str(reference) for reference, _ in state.references))
+    if frame.is_callback:
+        parts.append("cb")
+    return " ".join(parts)
+
+
+class _Liveness:
+    """Which registers of a state were written before it and read behind it (``print_liveness``)."""
+
+    def __init__(self, insns: Sequence[Insn], state: State, until: State | None) -> None:
+        frame = len(state.frames) - 1
+        self._written: set[int] = set()
+        self._read: set[int] = set()
+        call_site = state.frames[-1].call_site
+        node = state.history
+        while node is not None and node.index != call_site:
+            reads, writes = uses(insns[node.index])
+            self._written.update(_keys(frame, writes))
+            if isinstance(node.note, int) and insns[node.index].insn_class in (op.ST, op.STX):
+                self._written.add(node.note)
+            node = node.before
+        path = until
+        while path is not None and path is not state:
+            node = path.history
+            while node is not None:
+                reads, writes = uses(insns[node.index])
+                self._read.difference_update(_keys(frame, writes))
+                self._read.update(_keys(frame, reads))
+                if isinstance(node.note, int):
+                    if insns[node.index].insn_class == op.LDX:
+                        self._read.add(node.note)
+                    else:
+                        self._read.discard(node.note)
+                node = node.before
+            path = path.parent
+
+    def of(self, key: int) -> str:
+        """Return the flags of a register or slot."""
+        flags = ("r" if key in self._read else "") + ("w" if key in self._written else "")
+        return f"_{flags}" if flags else ""
+
+
+def _keys(frame: int, registers: int) -> list[int]:
+    return [register_key(frame, n) for n in range(FRAME_POINTER) if registers >> n & 1]
 
 
 def change_line(state: State, used: int, before: Mapping[int, Slot]) -> str:
@@ -48,14 +128,14 @@ def change_line(state: State, used: int, before: Mapping[int, Slot]) -> str:
         used: the registers, as bits.
         before: the stack before the insn.
     """
-    frame = state.frame
+    frame, depth = state.frame, len(state.frames) - 1
     registers = (
-        _register(number, value)
+        _register(number, value, depth)
         for number, value in enumerate(frame.registers)
         if value and used >> number & 1
     )
     slots = (
-        _slot(index, slot)
+        _slot(index, slot, depth)
         for index, slot in sorted(frame.stack.items())
         if before.get(index) != slot
     )
@@ -67,18 +147,18 @@ def _join(state: State, shown: Sequence[str]) -> str:
     return prefix + " ".join(shown)
 
 
-def _register(number: int, value: Scalar | Pointer) -> str:
-    return f"R{number}={_value(value)}"
+def _register(number: int, value: Scalar | Pointer, frame: int) -> str:
+    return f"R{number}={_value(value, frame)}"
 
 
-def _slot(index: int, slot: Slot) -> str:
+def _slot(index: int, slot: Slot, frame: int) -> str:
     at = -SLOT_SIZE * (index + 1)
     if slot.is_spill and slot.spilled is not None:
-        return f"fp{at}={slot.bytes.rstrip(SPILLED)}{_value(slot.spilled)}"
+        return f"fp{at}={slot.bytes.rstrip(SPILLED)}{_value(slot.spilled, frame)}"
     return f"fp{at}={slot.bytes}"
 
 
-def _value(value: Scalar | Pointer) -> str:
+def _value(value: Scalar | Pointer, frame: int) -> str:
     if isinstance(value, Scalar):
         if value.is_const:
             return _number(value.smin)
@@ -88,19 +168,27 @@ def _value(value: Scalar | Pointer) -> str:
         facts.append(f"id={value.id}")
     if value.map is not None:
         given = value.map.attributes
-        facts.append(f"map={value.map.name},ks={given.key_size},vs={given.value_size}")
+        named = f"map={value.map.name}," if value.map.name else ""
+        facts.append(f"{named}ks={given.key_size},vs={given.value_size}")
     if value.kind is PointerKind.STACK:
-        facts += _ranges(value.var) if value.var is not None else []
-        return f"fp{value.off}" + (f"({','.join(facts)})" if facts else "")
+        other = f"[{value.frame}]" if value.frame != frame else ""
+        if value.var is None:
+            return f"fp{other}{_number(value.off)}"
+        if value.off:
+            facts.append(f"off={_number(value.off)}")
+        return f"fp{other}({','.join([*facts, *_ranges(value.var)])})"
     if value.off:
-        facts.append(f"off={value.off}")
+        facts.append(f"off={_number(value.off)}")
+    if value.kind in (PointerKind.RECORD, PointerKind.MEMORY):
+        facts.append(f"sz={value.size}")
     if value.var is not None:
         facts += _ranges(value.var)
     return f"{value.word}({','.join(facts)})"
 
 
 def _scalar_facts(value: Scalar) -> list[str]:
-    return ([f"id={value.id}"] if value.id else []) + _ranges(value)
+    delta = f"{value.delta:+d}" if value.delta_bits else ""
+    return ([f"id={value.id}{delta}"] if value.id else []) + _ranges(value)
 
 
 def _ranges(value: Scalar) -> list[str]:

@@ -15,9 +15,10 @@ from errno import EACCES, EINVAL, EPERM
 from typing import Final
 
 from bpfseal.bpf.uapi import MapFlag, MapType
-from bpfseal.kernel.model.analysis import scalar, stack
+from bpfseal.kernel.model.analysis import scalar, stack, tnum
 from bpfseal.kernel.model.analysis.arithmetic import sign_extend, truncate
 from bpfseal.kernel.model.analysis.env import Env
+from bpfseal.kernel.model.analysis.pointer_math import total_offset
 from bpfseal.kernel.model.analysis.scalar import S64_MIN, Scalar, build
 from bpfseal.kernel.model.analysis.stack import MAX_VAR_OFF, Access
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value, describe
@@ -30,6 +31,7 @@ _ALIGNED_NAMES: Final = {
     PointerKind.STACK: "stack ",
     PointerKind.CTX: "context ",
     PointerKind.MAP_VALUE: "value ",
+    PointerKind.MAP_KEY: "key ",
 }
 _REGIONS: Final = {
     PointerKind.MAP_VALUE: ("map value", "value_size"),
@@ -145,6 +147,15 @@ def _access(
             check_region(env, register, pointer, off, size, pointer.size)
             return unknown
         case PointerKind.BTF:
+            function = "check_ptr_to_btf_access"
+            if off + pointer.off < 0:
+                message = (
+                    f"R{register} is ptr_{pointer.type_name} invalid negative access:"
+                    f" off={off + pointer.off}"
+                )
+                raise env.refuse(EACCES, function, message)
+            if access == "write":
+                raise env.refuse(EACCES, function, "only read is supported")
             message = f"the model does not follow {pointer.word} pointers"
             raise env.refuse(EACCES, "check_ptr_to_btf_access", message)
     word = describe(env.state.registers[register])
@@ -153,14 +164,17 @@ def _access(
 
 def check_alignment(env: Env, pointer: Pointer, off: int, size: int, *, strict: bool) -> None:
     """Check the alignment of an access where it matters: on the stack, and for atomics."""
-    if size == 1 or not (strict or pointer.kind is PointerKind.STACK):
+    if size == 1 or not (strict or env.strict_alignment or pointer.kind is PointerKind.STACK):
         return
     variable = pointer.variable
     total = pointer.off + off
     if (variable.value + total | variable.mask) % size:
         name = _ALIGNED_NAMES.get(pointer.kind, "")
-        bits = "0" if variable.is_const else f"({variable.value:#x}; {variable.mask:#x})"
-        message = f"misaligned {name}access off {bits}+{pointer.off}+{off} size {size}"
+        bits, fixed = env.offset_of(pointer)
+        places = [tnum.text(bits), str(off)]
+        if not env.facts.folds_offsets:
+            places.insert(1, str(fixed))
+        message = f"misaligned {name}access off {'+'.join(places)} size {size}"
         raise env.refuse(EACCES, "check_generic_ptr_alignment", message)
 
 
@@ -171,6 +185,9 @@ def check_no_offset(env: Env, register: int, pointer: Pointer, *, fixed_allowed:
         Refused: EACCES.
     """
     function, name = "__check_ptr_off_reg", pointer.word
+    if pointer.var is not None and env.facts.folds_offsets:
+        bits = tnum.text(env.offset_of(pointer)[0])
+        raise env.refuse(EACCES, function, f"variable {name} access var_off={bits} disallowed")
     if pointer.off < 0:
         message = f"negative offset {name} ptr R{register} off={pointer.off} disallowed"
         raise env.refuse(EACCES, function, message)
@@ -183,8 +200,13 @@ def check_no_offset(env: Env, register: int, pointer: Pointer, *, fixed_allowed:
 
 
 def _check_ctx(env: Env, register: int, pointer: Pointer, off: int, size: int) -> None:
-    check_no_offset(env, register, pointer, fixed_allowed=False)
-    if not 0 <= off < MAX_CTX_OFFSET or off % size:
+    is_free = env.facts.moves_context
+    if is_free:
+        check_region(env, register, pointer, off, size, MAX_CTX_OFFSET)
+        off += pointer.off + pointer.variable.umax
+    else:
+        check_no_offset(env, register, pointer, fixed_allowed=False)
+    if not 0 <= off < MAX_CTX_OFFSET or (off % size and not is_free):
         message = f"invalid bpf_context access off={off} size={size}"
         raise env.refuse(EACCES, "check_ctx_access", message)
     env.max_ctx_offset = max(env.max_ctx_offset, off + size)
@@ -244,9 +266,13 @@ def check_region(
         Refused: EACCES.
     """
     function, variable = "check_mem_region_access", pointer.variable
-    off += pointer.off
+    if env.facts.folds_offsets:
+        variable = total_offset(pointer)
+    else:
+        off += pointer.off
     low, high = off + variable.smin, off + variable.umax
-    if variable.smin < 0 and (variable.smin == S64_MIN or abs(low) >= 1 << 31 or low < 0):
+    too_far = not -(1 << 31) <= low < 1 << 31
+    if variable.smin < 0 and (variable.smin == S64_MIN or too_far or low < 0):
         message = (
             f"R{register} min value is negative, either use unsigned index or do a if (index >=0)"
             " check."
@@ -286,29 +312,45 @@ def _read_map_struct(
         raise env.refuse(EACCES, function, message)
     if access != "read":
         raise env.refuse(EACCES, function, f"only read from {struct} is supported")
-    walk = "btf_struct_walk"
-    fields = env.map_fields()
+    return _walk(env, struct, off, size)
+
+
+def _walk(env: Env, struct: str, off: int, size: int) -> Scalar | Pointer:
+    """Find the field of a map's struct that is read (``btf_struct_walk``)."""
+    walk, before = "btf_struct_walk", None
+    fields = env.map_fields(is_array=struct == "bpf_array")
+    end = fields[-1].offset + fields[-1].size
+    if struct == "bpf_array" and off + size > end:
+        message = f"access beyond struct {struct} at off {off} size {size}"
+        raise env.refuse(EACCES, walk, message)
     for field in fields:
-        end = field.offset + field.size
-        if not field.offset <= off < end:
+        if field.offset + field.size <= off:
+            before = field
             continue
+        if off < field.offset:
+            break
+        inside, start = off - field.base, field.offset - field.base
+        if field.struct_size and inside + size > field.struct_size:
+            message = f"access beyond struct {field.struct} at off {inside} size {size}"
+            raise env.refuse(EACCES, walk, message)
         if field.is_pointer and (off != field.offset or size != field.size):
             message = (
-                f"cannot access ptr member {field.name} with moff {field.offset} in struct bpf_map"
-                f" with off {off} size {size}"
+                f"cannot access ptr member {field.name} with moff {start} in struct {field.struct}"
+                f" with off {inside} size {size}"
             )
             raise env.refuse(EACCES, walk, message)
-        if off + size > end:
+        if inside + size > start + field.size:
             message = (
-                f"access beyond the end of member {field.name} (mend:{end}) in struct bpf_map"
-                f" with off {off} size {size}"
+                f"access beyond the end of member {field.name} (mend:{start + field.size}) in"
+                f" struct {field.struct} with off {inside} size {size}"
             )
             raise env.refuse(EACCES, walk, message)
         if field.is_pointer:
             return Pointer(PointerKind.BTF, type_name=field.name)
         return scalar.of_width(8 * size)
-    if off < fields[-1].offset:  # a gap, which alignment has left
-        message = f"struct bpf_map doesn't have field at offset {off}"
-        raise env.refuse(EINVAL, walk, message)
-    message = f"the model does not know the fields of struct bpf_map at off {off} size {size}"
-    raise env.refuse(EACCES, walk, message)
+    else:
+        message = f"the model does not know the fields of struct {struct} at off {off} size {size}"
+        raise env.refuse(EACCES, walk, message)
+    inside = off - before.base if before is not None and before.struct == field.struct else off
+    message = f"struct {field.struct} doesn't have field at offset {inside}"
+    raise env.refuse(EINVAL, walk, message)

@@ -24,6 +24,9 @@ from bpfseal.kernel.model.analysis.values import Pointer, PointerKind, Value
 _SIZE: Final = 0x18
 _MODE: Final = 0xE0
 _U32: Final = 0xFFFFFFFF
+_LIKE_OTHERS: Final = frozenset({PointerKind.CTX, PointerKind.BTF})
+"""What an insn that is used with it cannot be used with another (``reg_type_mismatch_ok``)."""
+
 _SEEN: Final = {
     PointerKind.MAP_VALUE: "map",
     PointerKind.CTX: "ctx",
@@ -75,8 +78,10 @@ def load_insn(env: Env, insn: Insn) -> None:
     env.check_writable(insn.dst)
     size = op.ACCESS_BYTES[insn.code & _SIZE]
     is_signed = insn.code & _MODE == op.MEMSX
+    address = env.state.registers[insn.src]
     value = memory_access.load(env, insn.src, insn.off, size, is_signed=is_signed)
     env.write_register(insn.dst, value)
+    _note_kind(env, address)
 
 
 def store_insn(env: Env, insn: Insn) -> None:
@@ -95,7 +100,22 @@ def store_insn(env: Env, insn: Insn) -> None:
     else:
         value = _with_id(env, insn, size)
         _check_leak(env, insn, env.read_register(insn.dst), value)
+    address = env.state.registers[insn.dst]
     memory_access.store(env, insn.dst, insn.off, size, value, strict=False)
+    _note_kind(env, address)
+
+
+def _note_kind(env: Env, address: Value) -> None:
+    """Check that an insn is not used with kinds of pointers that are compiled otherwise.
+
+    Source: ``save_aux_ptr_type`` and ``reg_type_mismatch``.
+    """
+    assert isinstance(address, Pointer)  # noqa: S101 - the access was allowed
+    kind, kinds = address.kind, env.pointer_kinds
+    before = kinds.setdefault(env.index, kind)
+    if before is not kind and not _LIKE_OTHERS.isdisjoint((before, kind)):
+        message = "same insn cannot be used with different pointers"
+        raise env.refuse(EINVAL, "save_aux_ptr_type", message)
 
 
 def _check_leak(env: Env, insn: Insn, target: Value, value: Value) -> None:
@@ -110,13 +130,10 @@ def _with_id(env: Env, insn: Insn, size: int) -> Scalar | Pointer:
     value = env.read_register(insn.src)
     if (
         isinstance(value, Scalar)
-        and value.mask
-        and not value.id
         and not value.umax >> 8 * size
         and _is_stack(env.state.registers[insn.dst])
     ):
-        value = value._replace(id=env.fresh_id())
-        env.write_register(insn.src, value)
+        return env.tied(insn.src, value)
     return value
 
 
@@ -129,14 +146,18 @@ def _atomic(env: Env, insn: Insn, size: int) -> None:
         env.read_register(insn.src)
         _check_kind(env, insn.src, "loads from")
         env.check_writable(insn.dst)
+        address = env.state.registers[insn.src]
         value = memory_access.load(env, insn.src, insn.off, size, strict=True)
         env.write_register(insn.dst, value)
+        _note_kind(env, address)
         return
     stored = env.read_register(insn.src)
     env.read_register(insn.dst)
     _check_kind(env, insn.dst, "stores into")
     if insn.imm == op.STORE_REL:
+        address = env.state.registers[insn.dst]
         memory_access.store(env, insn.dst, insn.off, size, stored, strict=True)
+        _note_kind(env, address)
         return
     if insn.imm == op.CMPXCHG:
         env.read_register(0)

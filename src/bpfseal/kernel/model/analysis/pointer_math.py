@@ -17,6 +17,7 @@ from bpfseal.kernel.model.analysis import arithmetic, scalar
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.scalar import S64_MIN, Scalar
 from bpfseal.kernel.model.analysis.stack import MAX_VAR_OFF
+from bpfseal.kernel.model.analysis.tnum import U64
 from bpfseal.kernel.model.analysis.values import Pointer, PointerKind
 from bpfseal.kernel.model.processor import STACK_SIZE
 
@@ -79,6 +80,7 @@ def move(
         message = f"R{register} pointer arithmetic on {word} prohibited"
         raise env.refuse(EACCES, _FUNCTION, message)
     _check_number(env, word, by)
+    _check_pointer(env, pointer)
     if operation == op.ADD:
         moved = _add(pointer, by)
     elif operation == op.SUB:
@@ -166,8 +168,18 @@ def _check_range(env: Env, word: str, variable: Scalar) -> None:
 
 
 def _check_pointer(env: Env, pointer: Pointer) -> None:
-    if not -MAX_VAR_OFF < pointer.off < MAX_VAR_OFF:
-        message = f"{pointer.word} pointer offset {pointer.off} is not allowed"
+    if pointer.off == 0 and pointer.var is None:
+        return
+    least = pointer.off
+    if env.facts.folds_offsets and pointer.var is not None:
+        least = total_offset(pointer).smin
+    if not -MAX_VAR_OFF < least < MAX_VAR_OFF:
+        message = f"{pointer.word} pointer offset {least} is not allowed"
         raise env.refuse(EINVAL, "check_reg_sane_offset", message)
-    if pointer.var is not None:
+    if pointer.var is not None and not env.facts.folds_offsets:
         _check_range(env, pointer.word, pointer.var)
+
+
+def total_offset(pointer: Pointer) -> Scalar:
+    """Return the whole offset of a pointer, as kernels keep it that have no other."""
+    return arithmetic.compute(op.ADD, pointer.variable, scalar.const(pointer.off & U64), 64)

@@ -17,9 +17,11 @@ class Refused(BpfsealError):  # noqa: N818 (it is the verifier's verdict)
     Attributes:
         errno: the positive errno.
         function: the function of kernel/bpf/verifier.c that holds the rule.
+        detail: what the log tells behind the message.
     """
 
     def __init__(self, errno: int, function: str, message: str) -> None:
         super().__init__(message)
         self.errno = errno
         self.function = function
+        self.detail = ""

@@ -37,7 +37,10 @@ class Scalar(NamedTuple):
         u32_max: the largest value of the low half, unsigned.
         s32_min: the least value of the low half, signed.
         s32_max: the largest value of the low half, signed.
-        id: registers with the same id that is not 0 hold the same number.
+        id: registers with the same id that is not 0 hold the same number, or numbers that differ
+            by a constant.
+        delta: that constant: how much more this is than the number that the id stands for.
+        delta_bits: the width that the constant was added in, 0 for none (``BPF_ADD_CONST``).
     """
 
     value: int
@@ -51,6 +54,8 @@ class Scalar(NamedTuple):
     s32_min: int
     s32_max: int
     id: int = 0
+    delta: int = 0
+    delta_bits: int = 0
 
     @property
     def is_const(self) -> bool:
@@ -61,6 +66,11 @@ class Scalar(NamedTuple):
     def tnum(self) -> Tnum:
         """The known bits."""
         return self[0], self[1]
+
+    @property
+    def unlinked(self) -> Scalar:
+        """The number without its ties to others."""
+        return self._replace(id=0, delta=0, delta_bits=0) if self.id else self
 
     @property
     def signed_value(self) -> int:

@@ -14,7 +14,8 @@ from __future__ import annotations
 from errno import EACCES, EFAULT, EINVAL
 from typing import Final, Literal
 
-from bpfseal.kernel.model.analysis import scalar
+from bpfseal.bpf import opcodes as op
+from bpfseal.kernel.model.analysis import precision, scalar, tnum
 from bpfseal.kernel.model.analysis.env import Env
 from bpfseal.kernel.model.analysis.scalar import Scalar
 from bpfseal.kernel.model.analysis.state import Frame
@@ -49,7 +50,9 @@ def span(pointer: Pointer, off: int) -> tuple[int, int]:
     return off + pointer.var.smin, off + pointer.var.smax
 
 
-def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -> None:
+def check_bounds(
+    env: Env, register: int, off: int, size: int, access: Access, *, by_helper: bool = False
+) -> None:
     """Check that an access stays within the 512 bytes of a frame.
 
     Args:
@@ -58,6 +61,7 @@ def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -
         off: the offset from what it points to.
         size: bytes, 0 or more; less for a size that is not known to be positive.
         access: read or write.
+        by_helper: a helper makes the access.
 
     Raises:
         Refused: EACCES below the frame, EINVAL above it.
@@ -65,6 +69,8 @@ def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -
     pointer = env.state.registers[register]
     assert isinstance(pointer, Pointer)  # noqa: S101 - the caller looked
     function, direction = "check_stack_access_within_bounds", _DIRECTION[access]
+    if by_helper and not env.facts.names_helper_access:
+        direction = "indirect access to"
     variable = pointer.variable
     if not variable.is_const and (variable.smax >= MAX_VAR_OFF or variable.smin <= -MAX_VAR_OFF):
         message = f"invalid unbounded variable-offset {direction} stack R{register}"
@@ -82,8 +88,8 @@ def check_bounds(env: Env, register: int, off: int, size: int, access: Access) -
     if pointer.var is None:
         message = f"invalid {direction} stack R{register} off={low} size={size}"
     else:
-        bits = f"({variable.value:#x}; {variable.mask:#x})"
-        shown = off + pointer.off
+        known, fixed = env.offset_of(pointer)
+        bits, shown = tnum.text(known), off + fixed
         message = (
             f"invalid variable-offset {direction} stack R{register} var_off={bits}"
             f" off={shown} size={size}"
@@ -106,6 +112,8 @@ def read(env: Env, register: int, pointer: Pointer, off: int, size: int) -> Scal
     kinds = "".join(slot.bytes[(at - i) % SLOT_SIZE] for i in range(size))
     if slot.is_spill and slot.spilled is not None:
         spilled_size = SLOT_SIZE - len(slot.bytes.rstrip(SPILLED))
+        if not isinstance(slot.spilled, Pointer):
+            _note(env, pointer.frame, at // SLOT_SIZE)
         if size == spilled_size == SLOT_SIZE:
             return slot.spilled
         if isinstance(slot.spilled, Pointer):
@@ -147,7 +155,7 @@ def write(env: Env, pointer: Pointer, off: int, size: int, value: Value) -> None
     """
     frame = env.frame_of(pointer)
     if pointer.var is not None:
-        _write_variable(frame, pointer, off, size, value)
+        _write_variable(env, frame, pointer, off, size, value)
         return
     off += pointer.off
     at = -off - 1
@@ -163,17 +171,36 @@ def write(env: Env, pointer: Pointer, off: int, size: int, value: Value) -> None
             message = "cannot spill pointers to stack into stack frame of the caller"
             raise env.refuse(EINVAL, function, message)
         frame.set_slot(index, Slot(SPILLED * SLOT_SIZE, value))
+        _note(env, pointer.frame, index)
         return
     kept = frame.slot(index).bytes
     if value is not None and off % SLOT_SIZE == 0:
         rest = kept[: SLOT_SIZE - size].replace(SPILLED, MISC).replace(ZERO_BYTE, MISC)
         frame.set_slot(index, Slot(rest + SPILLED * size, _spilled(value, size)))
+        _note(env, pointer.frame, index)
         return
-    kind = ZERO_BYTE if value == scalar.ZERO else MISC
+    is_zero = value is not None and value.value == value.mask == 0
+    if is_zero:
+        _mark_stored(env)
+    kind = ZERO_BYTE if is_zero else MISC
     changed = list(kept.replace(SPILLED, MISC)) if SPILLED in kept else list(kept)
     for i in range(size):
         changed[(at - i) % SLOT_SIZE] = kind
     frame.set_slot(index, Slot("".join(changed)))
+
+
+def _note(env: Env, frame: int, index: int) -> None:
+    """Note which slot an insn spills to or fills from (``insn_stack_access_flags``)."""
+    history = env.state.history
+    if history is not None:
+        history.note = precision.slot_key(frame, index)
+
+
+def _mark_stored(env: Env) -> None:
+    """Mark the register that a store insn stores: that it is zero is relied on."""
+    insn = env.insns[env.index]
+    if insn.insn_class == op.STX:
+        precision.mark_register(env, insn.src)
 
 
 def _spilled(value: Scalar, size: int) -> Scalar:
@@ -183,10 +210,14 @@ def _spilled(value: Scalar, size: int) -> Scalar:
     return value
 
 
-def _write_variable(frame: Frame, pointer: Pointer, off: int, size: int, value: Value) -> None:
+def _write_variable(
+    env: Env, frame: Frame, pointer: Pointer, off: int, size: int, value: Value
+) -> None:
     """Write somewhere in a range: whatever is there may have changed."""
     low, high = span(pointer, off)
-    keep_zero = value == scalar.ZERO
+    keep_zero = isinstance(value, Scalar) and value.value == value.mask == 0
+    if keep_zero:
+        _mark_stored(env)
     for at in range(-high - size, -low):
         index = at // SLOT_SIZE
         slot = frame.slot(index)
@@ -217,7 +248,7 @@ def use_range(
     function = "check_stack_range_initialized"
     if size == 0 and not zero_allowed:
         raise env.refuse(EACCES, function, "invalid zero-sized read")
-    check_bounds(env, register, 0, size, access)
+    check_bounds(env, register, 0, size, access, by_helper=True)
     if size == 0:
         return
     frame = env.frame_of(pointer)
@@ -254,10 +285,13 @@ def constant_key(env: Env, pointer: Pointer, size: int) -> int | None:
     frame = env.frame_of(pointer)
     at = -pointer.off - 1
     slot = frame.slot(at // SLOT_SIZE)
-    kinds = "".join(slot.bytes[(at - i) % SLOT_SIZE] for i in range(size))
-    if kinds == ZERO_BYTE * size:
+    behind = slot.bytes[at % SLOT_SIZE :: -1]
+    if len(behind) - len(behind.lstrip(ZERO_BYTE)) >= size:
         return 0
-    aligned = pointer.off % SLOT_SIZE == 0 and kinds == SPILLED * size
-    if not aligned or not isinstance(slot.spilled, Scalar) or not slot.spilled.is_const:
+    if not isinstance(slot.spilled, Scalar) or not slot.spilled.is_const or not slot.is_spill:
         return None
-    return slot.spilled.value & ((1 << 8 * size) - 1)
+    # The kernel counts what was spilled from here up, and takes the whole number for the key.
+    if len(behind) - len(behind.lstrip(SPILLED)) != size:
+        return None
+    precision.mark(env, precision.slot_key(pointer.frame, at // SLOT_SIZE))
+    return slot.spilled.value

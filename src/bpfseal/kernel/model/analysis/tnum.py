@@ -110,6 +110,11 @@ def intersect(a: Tnum, b: Tnum) -> Tnum:
     return (a[0] | b[0]) & ~mask, mask
 
 
+def text(a: Tnum) -> str:
+    """Return a number as the kernel's log shows it (``tnum_strn``)."""
+    return f"({a[0]:#x}; {a[1]:#x})" if a[1] else str(alu.signed(a[0], 64))
+
+
 def contains(a: Tnum, b: Tnum) -> bool:
     """Whether every number that `b` allows is one that `a` allows."""
     return not b[1] & ~a[1] and a[0] == b[0] & ~a[1]
