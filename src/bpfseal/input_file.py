@@ -13,9 +13,11 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -29,6 +31,48 @@ SILENT_SECONDS: Final = 60.0
 
 _NULL: Final = os.makedev(1, 3)
 _CHUNK: Final = 1 << 16
+
+
+_inputs: set[tuple[int, int]] | None = None
+"""Device and inode of what was read, while that is remembered."""
+
+
+@contextlib.contextmanager
+def remembered_inputs() -> Iterator[None]:
+    """Remember which files and bundle directories are read: for a run of a program.
+
+    What the run writes replaces none of them (`is_input`): a name given twice by mistake would
+    destroy a key, or the only copy of a signed bundle. A library that reads and writes for as long
+    as its process lives does not remember.
+    """
+    global _inputs
+    before, _inputs = _inputs, set()
+    try:
+        yield
+    finally:
+        _inputs = before
+
+
+def known_inputs() -> frozenset[tuple[int, int]]:
+    """Return device and inode of each input so far, for another process of the same run."""
+    return frozenset(_inputs or ())
+
+
+def take_inputs(known: Iterable[tuple[int, int]]) -> None:
+    """Remember in this process what another one of the run has read."""
+    global _inputs
+    _inputs = set(known)
+
+
+def note_input(status: os.stat_result) -> None:
+    """Remember a file or a directory as an input; of another kind nothing is replaced."""
+    if _inputs is not None and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        _inputs.add((status.st_dev, status.st_ino))
+
+
+def is_input(status: os.stat_result) -> bool:
+    """Whether this is a file or directory that was read, by whatever name or link."""
+    return _inputs is not None and (status.st_dev, status.st_ino) in _inputs
 
 
 def read_file(
@@ -51,8 +95,9 @@ def read_file(
     try:
         descriptor = os.open(path, flags)
         try:
-            mode = os.fstat(descriptor).st_mode
-            if stat.S_ISREG(mode):
+            status = os.fstat(descriptor)
+            note_input(status)
+            if stat.S_ISREG(status.st_mode):
                 data = _read_regular(descriptor, limit + 1)
             elif only_regular or not follow_links or not _is_stream(descriptor):
                 raise InputError("not a regular file", where=str(path))
@@ -79,6 +124,8 @@ def read_open(file: BinaryIO, *, limit: int, where: str) -> bytes:
         InputError: there is more, or it cannot be read.
     """
     data = bytearray()
+    with contextlib.suppress(OSError):  # no file of the system
+        note_input(os.fstat(file.fileno()))
     try:
         while chunk := file.read(min(_CHUNK, limit + 1 - len(data))):
             data += chunk

@@ -110,6 +110,22 @@ def test_a_link_that_leads_nowhere_makes_the_file_that_it_names(tmp_path: Path) 
     assert (tmp_path / "real").read_bytes() == b"new"
 
 
+@ROOT
+def test_a_bundle_directory_that_is_a_mount_point_leaves_nothing_behind(tmp_path: Path) -> None:
+    store.write_bundle(BUNDLE, f"{tmp_path}/real/")
+    (tmp_path / "mount").mkdir()
+    mount = ["mount", "--bind", str(tmp_path / "real"), str(tmp_path / "mount")]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(CapabilityError, match="busy"):
+            store.write_bundle(OTHER, tmp_path / "mount")
+        assert store.read_bundle(tmp_path / "mount") == BUNDLE
+    finally:
+        subprocess.run(["umount", str(tmp_path / "mount")], check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"real", "mount"}
+
+
 # What is no regular file
 
 

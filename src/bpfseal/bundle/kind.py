@@ -51,6 +51,11 @@ _CONTROL: Final = re.compile(rb"\r(?!\n)|[^\t\n\r\x20-\x7e\x80-\xff]")
 _UNKNOWN_HINT: Final = "it reads objects (.bpf.o), bundles and C light skeletons (.lskel.h)"
 
 
+def looks_like_archive(data: bytes) -> bool:
+    """Whether a file that begins so is a bundle in one file, if it is one of ours at all."""
+    return data.startswith(_USTAR, _USTAR_OFFSET) and data.startswith(_ARCHIVE_STARTS)
+
+
 def kind_of(data: bytes, where: str) -> Kind:
     """Say what a file is.
 

@@ -18,7 +18,7 @@ from bpfseal.bundle.layout import decode, encode, is_layout_path
 from bpfseal.bundle.model import Bundle
 from bpfseal.bundle.writing import is_folder, write_directory, write_files
 from bpfseal.errors import InputError, UsageError
-from bpfseal.input_file import read_file
+from bpfseal.input_file import note_input, read_file
 
 
 def pack(bundle: Bundle) -> bytes:
@@ -65,7 +65,9 @@ def read_layout(path: Path) -> dict[str, bytes]:
         InputError: it cannot be read, or has files that no bundle has.
     """
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises what this answers with False
-        return _read_directory(path)
+        files = _read_directory(path)
+        note_input(path.stat())
+        return files
     return read_tar(read_file(path, limit=media.MAX_BUNDLE_SIZE), str(path))
 
 
@@ -84,8 +86,15 @@ def write_bundle(bundle: Bundle, path: Path | str) -> None:
     write_layout(encode(bundle), path)
 
 
-def write_layout(files: Mapping[str, bytes], path: Path | str) -> None:
+def write_layout(
+    files: Mapping[str, bytes], path: Path | str, *, over: os.stat_result | None = None
+) -> None:
     """Write the files of a bundle as they are; see `write_bundle`.
+
+    Args:
+        files: contents by path relative to the layout.
+        path: see `write_bundle`.
+        over: a bundle that was read and may be replaced.
 
     Raises:
         UsageError: see `write_bundle`.
@@ -93,9 +102,9 @@ def write_layout(files: Mapping[str, bytes], path: Path | str) -> None:
     """
     target = Path(path)
     if is_folder(target) or os.fspath(path).endswith("/"):
-        write_directory(files, target, owned=_files_of_bundle)
+        write_directory(files, target, owned=_files_of_bundle, over=over)
     else:
-        write_files({target: write_tar(files)})
+        write_files({target: write_tar(files)}, over=over)
 
 
 def _files_of_bundle(folder: Path) -> frozenset[str]:

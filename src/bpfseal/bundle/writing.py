@@ -23,7 +23,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import shutil
 import stat
 import time
@@ -33,6 +32,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from bpfseal.bundle.exchange import exchange, rename_to_new
+from bpfseal.bundle.targets import check_distinct, check_no_input, own_descriptor
 from bpfseal.errors import CapabilityError, UsageError
 from bpfseal.input_file import reason
 from bpfseal.signals import deferred_endings
@@ -41,7 +41,6 @@ _KEPT_ATTRIBUTES: Final = ("system.posix_acl_access", "security.selinux")
 """The extended attributes that say who may do what."""
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-_MAX_LINKS: Final = 40
 _LONGEST_NAME: Final = 200
 """Bytes of a name that its temporary name repeats; file systems allow 255 in all."""
 
@@ -67,6 +66,7 @@ def write_files(
     modes: Mapping[Path, int] | None = None,
     exclusive: bool = False,
     spare: bool = True,
+    over: os.stat_result | None = None,
 ) -> None:
     """Write files; all of them, or none.
 
@@ -76,11 +76,15 @@ def write_files(
             that they replace, or have 0666, each without the umask.
         exclusive: none of them may be there yet.
         spare: refuse to replace keys, certificates and object files.
+        over: an input that one of them may replace; see `bpfseal.bundle.targets.check_no_input`.
 
     Raises:
-        UsageError: a file is there that must not be replaced.
+        UsageError: a file is there that must not be replaced, or is named twice.
         CapabilityError: a file cannot be written.
     """
+    for path in files:
+        check_no_input(path, over)
+    check_distinct(files)
     regular: list[Path] = []
     for path, data in files.items():
         with _writing(path):
@@ -97,7 +101,11 @@ def write_files(
 
 
 def write_directory(
-    files: Mapping[str, bytes], path: Path, *, owned: Callable[[Path], Collection[str]]
+    files: Mapping[str, bytes],
+    path: Path,
+    *,
+    owned: Callable[[Path], Collection[str]],
+    over: os.stat_result | None = None,
 ) -> None:
     """Write a directory with these files, in place of one that was there.
 
@@ -109,11 +117,13 @@ def write_directory(
         path: the directory. If it exists it is empty, or `owned` takes it.
         owned: returns the relative paths of all files of a directory that may be replaced as a
             whole.
+        over: an input that it may replace.
 
     Raises:
-        UsageError: the directory holds something else; from `owned`.
+        UsageError: the directory holds something else; from `owned`; or it is an input.
         CapabilityError: it cannot be written; the old one is still there then.
     """
+    check_no_input(path, over)
     with deferred_endings() as signals, _writing(path):
         old = _status(path)
         path = Path(os.path.realpath(path))
@@ -219,7 +229,7 @@ def _lock(descriptor: int, kind: int, folder: Path) -> None:
 
 def _written_directly(path: Path, data: bytes) -> bool:
     """Write to a target that renaming would replace by a file; False if it is none such."""
-    descriptor = _own_descriptor(path)
+    descriptor = own_descriptor(path)
     if descriptor is not None:
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(data)
@@ -234,23 +244,6 @@ def _written_directly(path: Path, data: bytes) -> bool:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_NOCTTY), "wb") as file:
         file.write(data)
     return True
-
-
-def _own_descriptor(path: Path) -> int | None:
-    """Return the number of this process's open file that a path such as ``/dev/stdout`` names.
-
-    Opening the path would truncate the file, and renaming would leave whoever holds it with the old
-    one.
-    """
-    own = re.compile(rf"/proc/{os.getpid()}(/task/[0-9]+)?/fd")
-    for _ in range(_MAX_LINKS):
-        folder = os.path.realpath(path.parent)
-        if own.fullmatch(folder) and path.name.isdecimal():
-            return int(path.name)
-        if not path.is_symlink():
-            break
-        path = Path(folder) / path.readlink()
-    return None
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -343,7 +336,11 @@ def _folders(names: Collection[str]) -> list[str]:
 
 def _swap_directories(new: Path, path: Path, names: Collection[str]) -> None:
     """Let the new directory take the place of the old one, of which nothing but `names` goes."""
-    _change_places(new, path)
+    try:
+        _change_places(new, path)
+    except OSError:  # a mount point, for example, stays where it is
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     folders = _folders(names)
     if {str(entry.relative_to(new)) for entry in new.rglob("*")} != {*names, *folders}:
         _change_places(new, path)

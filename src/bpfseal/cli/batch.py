@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bpfseal.bundle.targets import status_of
 from bpfseal.bundle.writing import made_folders
 from bpfseal.cli.console import Console, error_fields
 from bpfseal.cli.inputs import STDIO
 from bpfseal.cli.streams import StdoutError
 from bpfseal.errors import BpfsealError, CapabilityError, UsageError
+from bpfseal.input_file import known_inputs, note_input, take_inputs
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
@@ -70,6 +72,9 @@ def run_batch(
     if console.json and any(task.target == STDIO for task in tasks):
         raise UsageError("--json needs stdout for itself", hint="-o FILE")
     jobs = min(jobs, len(tasks)) if all(task.source != STDIO for task in tasks) else 1
+    for task in tasks:
+        if task.source != STDIO and (source := status_of(task.source)):
+            note_input(source)  # also what is read only after the others are written
     folders = {Path(task.target).parent: None for task in tasks if task.target != STDIO}
     with made_folders(*folders):  # here, once, so that no failed task takes it from the others
         work_done = _outcomes(work, tasks, jobs)
@@ -110,7 +115,10 @@ def _outcomes(
         given_up = context.Event()
         pool = opened.enter_context(
             ProcessPoolExecutor(
-                jobs, mp_context=context, initializer=_start_worker, initargs=(given_up,)
+                jobs,
+                mp_context=context,
+                initializer=_start_worker,
+                initargs=(given_up, known_inputs()),
             )
         )
         try:
@@ -152,7 +160,7 @@ _given_up: Event | None = None
 """In a worker: set when the rest of the work is not wanted any more."""
 
 
-def _start_worker(given_up: Event) -> None:
+def _start_worker(given_up: Event, inputs: frozenset[tuple[int, int]]) -> None:
     """Prepare a worker process.
 
     Ctrl-C reaches the whole process group: it is the first process that decides what becomes of the
@@ -160,6 +168,7 @@ def _start_worker(given_up: Event) -> None:
     """
     global _given_up
     _given_up = given_up
+    take_inputs(inputs)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

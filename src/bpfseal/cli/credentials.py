@@ -25,6 +25,7 @@ from bpfseal.cli.inputs import (
 )
 from bpfseal.cli.options import Options
 from bpfseal.cli.secrets import redacted
+from bpfseal.cli.streams import is_terminal
 from bpfseal.errors import InputError, UsageError
 from bpfseal.signing.pkcs11_uri import SCHEME, is_pkcs11_uri
 
@@ -225,7 +226,7 @@ def _prompt(text: str) -> bytes | None:
 
     A process may have a terminal that nobody looks at, so stdin or stderr must be one as well.
     """
-    if not (sys.stdin.isatty() or sys.stderr.isatty()):
+    if not (is_terminal(sys.stdin) or is_terminal(sys.stderr)):
         return None
     try:
         _TERMINAL.open("rb").close()

@@ -22,9 +22,10 @@ from bpfseal.cli.options import (
     section_of,
     top_level_of,
 )
-from bpfseal.cli.streams import StdoutError, discard, flush_stdout, take_standard_fds
+from bpfseal.cli.streams import StdoutError, discard, flush_stdout, take_standard_fds, whole_writes
 from bpfseal.cli.verbs import VERBS, Verb, verb_module
 from bpfseal.errors import BpfsealError, CapabilityError, InputError
+from bpfseal.input_file import remembered_inputs
 from bpfseal.signals import Ended, ending_raises
 
 EXIT_BUG: Final = 70
@@ -87,6 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("ignore")  # what libraries say of odd certificates is no message
     console = Console(json="--json" in arguments, debug="--debug" in arguments)
     console.redact.watch([*arguments, *os.environ.values()])
+    with whole_writes(), remembered_inputs():
+        return _status(arguments, console)
+
+
+def _status(arguments: list[str], console: Console) -> int:
+    """Run the command line; return the exit status, whatever ends it."""
     try:
         with ending_raises():
             status = _run(arguments, console)

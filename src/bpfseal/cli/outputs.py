@@ -7,11 +7,14 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bpfseal.bundle.media import LAYOUT_FILE
+from bpfseal.bundle.targets import check_distinct, own_descriptor, status_of
 from bpfseal.bundle.writing import is_folder, made_folders
 from bpfseal.cli.inputs import STDIO, shown
 from bpfseal.cli.options import Options
@@ -44,6 +47,7 @@ def destinations(inputs: Sequence[str], output: str | None, *, unpacked: bool) -
     Raises:
         UsageError: two inputs would be written to the same path.
     """
+    output = None if output is None else stdio(output)
     folder = Path(output or ".")
     holds_several = (
         output is None
@@ -62,11 +66,29 @@ def destinations(inputs: Sequence[str], output: str | None, *, unpacked: bool) -
         if path in paths[:index]:
             other = inputs[paths.index(path)]
             raise UsageError(f"{other} and {inputs[index]} would both be written", where=path)
+    check_distinct(map(Path, paths))
     return [f"{path}/" if unpacked else path for path in paths]
 
 
-def write_output(bundle: Bundle, path: str) -> None:
+def stdio(path: str) -> str:
+    """Return ``-`` for a path that leads to what stdout is, such as ``/dev/stdout``.
+
+    What is said about the output, beside it, would become a part of it.
+    """
+    descriptor = own_descriptor(Path(path))
+    with contextlib.suppress(OSError):
+        if descriptor is not None and os.path.sameopenfile(descriptor, 1):
+            return STDIO
+    return path
+
+
+def write_output(bundle: Bundle, path: str, *, over: str | None = None) -> None:
     """Write a bundle to a destination; ``-`` is stdout.
+
+    Args:
+        bundle: the bundle.
+        path: one of `destinations`.
+        over: the input that it was read from, which it may replace if that is a bundle, too.
 
     Raises:
         UsageError: something is there that is not replaced.
@@ -74,11 +96,11 @@ def write_output(bundle: Bundle, path: str) -> None:
     """
     from bpfseal.bundle.layout import encode
 
-    write_layout_output(encode(bundle), path)
+    write_layout_output(encode(bundle), path, over=over)
 
 
-def write_layout_output(files: Mapping[str, bytes], path: str) -> None:
-    """Write the files of a bundle to a destination; ``-`` is stdout.
+def write_layout_output(files: Mapping[str, bytes], path: str, *, over: str | None = None) -> None:
+    """Write the files of a bundle to a destination as `write_output` does.
 
     Raises:
         UsageError: something is there that is not replaced.
@@ -91,7 +113,8 @@ def write_layout_output(files: Mapping[str, bytes], path: str) -> None:
         write_stdout(write_tar(files))
         return
     with made_folders(Path(path).parent):
-        write_layout(files, path)
+        read = None if over is None else status_of("/dev/stdin" if over == STDIO else over)
+        write_layout(files, path, over=read)
 
 
 def _is_bundle(path: Path) -> bool:

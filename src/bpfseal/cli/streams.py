@@ -12,13 +12,14 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
 from typing import IO, BinaryIO, TextIO
 
-from bpfseal.errors import CapabilityError, InputError
-from bpfseal.input_file import reason
+from bpfseal.errors import CapabilityError, InputError, UsageError
+from bpfseal.input_file import is_input, reason
 
 
 class StdoutError(CapabilityError):
@@ -33,6 +34,40 @@ def take_standard_fds() -> None:
         except OSError:
             with contextlib.suppress(OSError):
                 os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+@contextlib.contextmanager
+def whole_writes() -> Iterator[None]:
+    """Have all written that is given to stdout and stderr, or an error.
+
+    With ``PYTHONUNBUFFERED`` Python gives them no buffer, and passes over it in silence if the
+    system takes only a part of what it is given, as it does where a disk becomes full.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_buffered, before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _buffered(stream: TextIO) -> TextIO:
+    """Return a stream with a buffer that is written after each line, in place of one without."""
+    if not isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+        return stream
+    return open(
+        stream.fileno(),
+        "w",
+        buffering=1,
+        encoding=stream.encoding,
+        errors=stream.errors,
+        closefd=False,
+    )
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is one, and was not closed when the process started."""
+    return stream is not None and stream.isatty()
 
 
 def stdin() -> BinaryIO:
@@ -72,10 +107,16 @@ def write_stdout(data: bytes) -> None:
     """Write bytes to stdout.
 
     Raises:
+        UsageError: it is a file that was read.
         StdoutError: it does not take them.
     """
+    output = stdout()
+    with contextlib.suppress(OSError, ValueError):  # no file of the system
+        if is_input(os.fstat(output.fileno())):
+            raise UsageError("is a file that was read, which is not written to", where="stdout")
     with writing_stdout():
-        stdout().buffer.write(data)
+        output.flush()
+        output.buffer.write(data)
 
 
 def flush_stdout() -> None:

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for note in (*verified.notes, *verified.problems):
         console.note(f"warning: {args.signature}: {note}")
     changed = tuple(attached if each is variant else each for each in bundle.variants)
-    write_output(replace(bundle, variants=changed), output)
+    write_output(replace(bundle, variants=changed), output, over=args.input)
     scheme_name, subject = variant.loader.scheme_name, verified.certificate.subject
     console.result(
         input=args.input,

@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bpfseal.bundle.targets import check_distinct
 from bpfseal.bundle.writing import write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, SCHEME_CHOICES, STDIO, read_input, single_variant
 from bpfseal.cli.options import Options
+from bpfseal.cli.outputs import stdio
 from bpfseal.cli.streams import write_stdout
 from bpfseal.errors import UsageError
 
@@ -36,12 +38,13 @@ def configure(options: Options) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Write the parts that were asked for."""
-    wanted = {part: str(path) for part in PARTS if (path := getattr(args, part)) is not None}
+    wanted = {part: stdio(path) for part in PARTS if (path := getattr(args, part)) is not None}
     if not wanted:
         raise UsageError("nothing to write", hint="--insns FILE, --data FILE, ...")
     paths = list(wanted.values())
-    if len(set(paths)) < len(paths):
-        raise UsageError("two parts would be written to the same file")
+    if paths.count(STDIO) > 1:
+        raise UsageError("two parts would be written to stdout")
+    check_distinct(Path(path) for path in paths if path != STDIO)
     if STDIO in paths and console.json:
         raise UsageError("--json needs stdout for itself")
 

@@ -10,7 +10,7 @@ from bpfseal.bundle.writing import is_folder, made_folders, write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, STDIO, naming, read_input, shown, variants
 from bpfseal.cli.options import Options
-from bpfseal.cli.outputs import stem
+from bpfseal.cli.outputs import stdio, stem
 from bpfseal.cli.streams import write_stdout
 from bpfseal.cli.target import add_target_options, read_target
 from bpfseal.cli.verbs.sign import HASHES
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         ]
     if not found:
         raise UsageError("no scheme of the bundle has a signature", where=shown(args.input))
-    if args.output == STDIO:
+    if args.output is not None and stdio(args.output) == STDIO:
         return _to_stdout(found, console)
     paths = _paths(args.input, args.output, found)
     files: dict[Path, bytes] = {}

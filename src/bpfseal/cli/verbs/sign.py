@@ -103,7 +103,8 @@ def _sign(
         schemes = [name for name in found if name in SIGNED_SCHEMES]
         if not schemes:
             raise UsageError(f"scheme {found[0]} has no signature")
-    write_output(sign_bundle(bundle, signer, schemes=schemes, hash_name=hash_name), task.target)
+    signed = sign_bundle(bundle, signer, schemes=schemes, hash_name=hash_name)
+    write_output(signed, task.target, over=task.source)
     subject = signer.certificate.subject
     return Done(
         f"{', '.join(schemes)} signed by {subject}",

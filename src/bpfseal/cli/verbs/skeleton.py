@@ -19,6 +19,7 @@ from bpfseal.cli.inputs import (
     variants,
 )
 from bpfseal.cli.options import Options
+from bpfseal.cli.outputs import stdio
 from bpfseal.cli.streams import write_stdout
 from bpfseal.errors import UsageError
 from bpfseal.scheme import UNSIGNED
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from bpfseal.bundle.skeleton_c import c_skeleton
     from bpfseal.bundle.skeleton_python import python_skeleton
 
-    output = STDIO if args.output is None else str(args.output)
+    output = STDIO if args.output is None else stdio(args.output)
     if output == STDIO and console.json:
         raise UsageError("--json needs stdout for itself", hint="-o FILE")
     bundle = read_input(args.input, args.scheme, is_checked_later=True)
