@@ -14,6 +14,7 @@ Example::
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 import threading
 import time
@@ -89,15 +90,28 @@ class Deadline:
         """
         time.sleep(min(seconds, self.left()))
 
-    def watch_pools(self, manager: urllib3.PoolManager) -> None:
-        """Have a manager make connections that end with the deadline."""
+    def watch_pools(
+        self,
+        manager: urllib3.PoolManager,
+        answer: type[http.client.HTTPResponse] = http.client.HTTPResponse,
+    ) -> None:
+        """Have a manager make connections that end with the deadline.
+
+        Args:
+            manager: makes connections.
+            answer: reads the answers.
+        """
         deadline = self
 
         class Plain(HTTPConnection):
+            response_class = answer
+
             def _new_conn(self) -> socket.socket:
                 return deadline._connect(self)
 
         class Encrypted(HTTPSConnection):
+            response_class = answer
+
             def _new_conn(self) -> socket.socket:
                 return deadline._connect(self)
 

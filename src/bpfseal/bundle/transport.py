@@ -34,6 +34,7 @@ import urllib3
 from oras.auth.utils import parse_auth_header  # type: ignore[import-untyped]
 from requests.adapters import HTTPAdapter
 
+from bpfseal.bundle.answers import Answer, RefusedError
 from bpfseal.bundle.deadline import Deadline, OverError
 from bpfseal.bundle.model import TOOL
 from bpfseal.bundle.reference import Access, Reference, host_name, is_loopback
@@ -65,15 +66,12 @@ _FAILURES = (
     KeyError,
     AttributeError,
 )
+_BEFORE_REASON = re.compile(r">: |\[Errno -?[0-9]+\] ")
 _LOG_IN = "log in with --username and --password-file"
 _BUSY = (429, 500, 502, 503, 504)
 
 # Without a handler the messages of oras would go to stderr, unasked and over several lines.
 logging.getLogger("oras.logger").addHandler(logging.NullHandler())
-
-
-class _RefusedError(Exception):
-    """A request that must not be made, or an answer that must not be taken; not tried again."""
 
 
 class _Adapter(HTTPAdapter):
@@ -85,14 +83,14 @@ class _Adapter(HTTPAdapter):
         self._access = access
         self._deadline = deadline
         self.max_body = MAX_ANSWER
-        deadline.watch_pools(self.poolmanager)
+        deadline.watch_pools(self.poolmanager, Answer)
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
         """Return the manager of the connections to a proxy."""
         is_new = proxy not in self.proxy_manager
         manager = super().proxy_manager_for(proxy, **options)
         if is_new and not proxy.lower().startswith("socks"):
-            self._deadline.watch_pools(manager)
+            self._deadline.watch_pools(manager, Answer)
         return manager
 
     def send(  # type: ignore[override] # options by name only
@@ -122,16 +120,16 @@ class _Adapter(HTTPAdapter):
         target = urlsplit(request.url or "")
         name = (target.hostname or "").lower()
         if target.scheme != "https" and not self._access.plain_http:
-            raise _RefusedError(f"is sent on to {target.scheme}://{name}, which is not encrypted")
+            raise RefusedError(f"is sent on to {target.scheme}://{name}, which is not encrypted")
         if request.method not in ("GET", "HEAD") and target.netloc != self._host:
-            raise _RefusedError(f"wants the upload to go to another host, {name}")
+            raise RefusedError(f"wants the upload to go to another host, {name}")
         authorization = request.headers.get("Authorization", "")
         if not authorization:
             return
         if target.scheme != "https" and not is_loopback(name):
-            raise _RefusedError(f"wants credentials sent to http://{name}, not encrypted")
+            raise RefusedError(f"wants credentials sent to http://{name}, not encrypted")
         if target.netloc != self._host and not self._is_token_host(name):
-            raise _RefusedError(f"wants the credentials sent to {name} (--token-host allows it)")
+            raise RefusedError(f"wants the credentials sent to {name} (--token-host allows it)")
 
     def _is_token_host(self, name: str) -> bool:
         own = host_name(self._host)
@@ -143,12 +141,12 @@ class _Adapter(HTTPAdapter):
 
     def _body(self, raw: urllib3.HTTPResponse) -> bytes:
         if raw.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise _RefusedError("answers compressed, unasked")
+            raise RefusedError("answers compressed, unasked")
         body = bytearray()
         while chunk := raw.read1(_CHUNK, decode_content=False):
             body += chunk
             if len(body) > self.max_body:
-                raise _RefusedError(f"answers with more than {self.max_body} bytes")
+                raise RefusedError(f"answers with more than {self.max_body} bytes")
         return bytes(body)
 
 
@@ -356,7 +354,7 @@ class Connection:
         """Do something, and say in our words what trying again would not change."""
         try:
             return work()
-        except _RefusedError as error:
+        except RefusedError as error:
             message = f"the registry {error}"
             raise CapabilityError(message, where=str(self._reference)) from None
         except OverError:
@@ -413,5 +411,5 @@ def _one_line(error: Exception) -> str:
             break
         cause = inner
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause)
-    text = re.sub(r".*?(>: |\[Errno -?[0-9]+\] )", "", text, flags=re.DOTALL)
+    *_, text = _BEFORE_REASON.split(text)
     return " ".join(text.split())[:200] or type(cause).__name__
