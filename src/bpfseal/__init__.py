@@ -8,11 +8,11 @@ Example:
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # not from typing: a signal that comes meanwhile would end in a traceback
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
     from bpfseal.bundle.model import Bundle
     from bpfseal.kernel.protocol import MapKernel
     from bpfseal.skeleton.skeleton import Skeleton

@@ -1,4 +1,7 @@
-"""``python -m bpfseal``: the command line."""
+"""The program: ``bpfseal``, and ``python -m bpfseal``.
+
+Whatever ends it before the command line is there to say so ends it with one line as well.
+"""
 
 import os
 import sys
@@ -8,7 +11,40 @@ import sys
 if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.path.abspath(os.curdir)):  # noqa: PTH100
     del sys.path[0]
 
-from bpfseal.cli import main
+import signal
+
+_UNAVAILABLE = 4
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    waits = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else: nohup and such
+    try:
+        if waits:
+            # At once: an exception would go through code of extension modules that are half loaded.
+            signal.signal(signal.SIGINT, lambda *_: _end("interrupted", _INTERRUPTED))
+        try:
+            from bpfseal.cli import main as run
+        except (MemoryError, ImportError, OSError) as error:
+            _end(str(error) or "not enough memory", _UNAVAILABLE)
+        if waits:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = run()
+        if waits:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is done: nobody is there to catch it
+    except KeyboardInterrupt:
+        _end("interrupted", _INTERRUPTED)
+    return status
+
+
+def _end(reason: str, status: int) -> None:
+    """End the process with a line; nothing is there yet that would have to be cleaned up."""
+    try:
+        os.write(2, f"bpfseal: {' '.join(reason.split())}\n".encode(errors="replace"))
+    finally:
+        os._exit(status)
+
 
 if __name__ == "__main__":
     sys.exit(main())

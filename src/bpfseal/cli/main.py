@@ -41,6 +41,10 @@ EXIT_BROKEN_PIPE: Final = 141
 """The reader of stdout went away, as a shell reports SIGPIPE."""
 
 
+_NO_THREAD: Final = "can't start new thread"
+"""What Python says where a limit of the system on processes or memory is reached."""
+
+
 class _VerbParser(Parser):
     """The parser of one verb; the verb's module is imported when its options are asked for."""
 
@@ -142,6 +146,10 @@ def _of_the_system(error: Exception) -> BpfsealError | None:
         return CapabilityError(error.strerror or str(error), where=where)
     if isinstance(error, MemoryError):
         return CapabilityError("not enough memory")
+    if isinstance(error, ImportError) and not (error.name or "").startswith("bpfseal"):
+        return CapabilityError(f"a library cannot be loaded: {error}")
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        return CapabilityError(_NO_THREAD)
     if isinstance(error, RecursionError):
         return InputError("nested too deeply")
     if isinstance(error, UnicodeError):

@@ -37,7 +37,8 @@ VALIDITY = timedelta(days=3653)
 """Ten years. Kernels do not look at it; other tools do."""
 
 _MAX_COMMON_NAME = 64
-"""Characters of a commonName (RFC 5280, ub-common-name)."""
+"""Bytes in UTF-8 of a commonName: as many characters are allowed (RFC 5280, ub-common-name), but
+``cryptography`` and others count bytes."""
 
 _rsa = partial(rsa.generate_private_key, 65537)
 
@@ -80,18 +81,22 @@ def generate(
 
     Args:
         key_type: one of `KEY_TYPES`.
-        common_name: the certificate's name, 1 to 64 characters.
+        common_name: the certificate's name, 1 to 64 bytes in UTF-8.
         passphrase: encrypts the private key; None leaves it readable.
         not_before: when the validity begins, with its time zone; now by default.
 
     Raises:
-        UsageError: another key type, or a name that is empty or too long.
+        UsageError: another key type, or a name that is empty, too long or no text.
         CapabilityError: ML-DSA, which this installation does not have.
     """
     if key_type not in _MAKE_KEY:
         raise UsageError(f"no key type {key_type}", hint=f"use one of {', '.join(KEY_TYPES)}")
-    if not 1 <= len(common_name) <= _MAX_COMMON_NAME:
-        raise UsageError(f"the common name must have 1 to {_MAX_COMMON_NAME} characters")
+    try:
+        size = len(common_name.encode())
+    except UnicodeEncodeError:
+        raise UsageError("the common name is not valid Unicode") from None
+    if not 1 <= size <= _MAX_COMMON_NAME:
+        raise UsageError(f"the common name must have 1 to {_MAX_COMMON_NAME} bytes in UTF-8")
     if passphrase == b"":
         raise UsageError("the passphrase is empty")
     key = _MAKE_KEY[key_type]()
