@@ -1,8 +1,9 @@
 """Signals, put off while something must not be cut in two.
 
 Python runs signal handlers between any two steps of the main thread, and a handler may raise. A
-temporary file, a pin or a key that was made a step before would then stay behind. Inside
-`deferred_endings` these signals wait for a point where everything is known and can be undone.
+temporary file, a pin, a key or a file descriptor that was made a step before would then stay
+behind. Inside `deferred_endings` signals wait for a point where everything is known and can be
+undone: those that ask a process to end, and all that have a handler of Python's, as timers have.
 
 Example:
     >>> with deferred_endings() as signals:
@@ -68,9 +69,9 @@ class Deferral:
             handler(self._arrived.pop(0), None)
 
     def _install(self) -> None:
-        for number in ENDINGS:
+        for number in signal.valid_signals() - _FAULTS:
             handler = signal.getsignal(number)
-            if handler not in (None, signal.SIG_IGN):
+            if callable(handler) or (number in ENDINGS and handler is signal.SIG_DFL):
                 self._handlers[number] = handler
                 signal.signal(number, self._note)
 
@@ -81,13 +82,15 @@ class Deferral:
             signal.raise_signal(number)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if number not in self._arrived:
+        if number >= signal.SIGRTMIN or number not in self._arrived:  # as the kernel does it
             self._arrived.append(number)
 
 
 @contextmanager
 def deferred_endings() -> Iterator[Deferral]:
-    """Put signals that end the process off until the block ends, or `Deferral.deliver` is called.
+    """Put signals off until the block ends, or `Deferral.deliver` is called.
+
+    These are `ENDINGS`, and all that have a handler of Python's.
 
     Does nothing outside of the main thread, where Python runs no handlers.
     """

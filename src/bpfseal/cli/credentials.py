@@ -212,7 +212,7 @@ def _pin(args: argparse.Namespace, uri: Pkcs11Uri, token: str) -> str | None:
     if uri.pin_value is not None:
         return uri.pin_value
     if uri.pin_source is not None:
-        pin = read_secret_file(uri.pin_source)
+        pin = read_secret_file(uri.pin_source, "pin-source")
     if pin is None:
         pin = _prompt(f"PIN for token {token}: ")
     try:

@@ -253,18 +253,26 @@ def read_secret(args: argparse.Namespace, name: str) -> bytes | None:
     if file is not None and variable is not None:
         raise UsageError(f"--{name}-file and --{name}-env exclude each other")
     if file is not None:
-        return read_secret_file(file)
+        return read_secret_file(file, f"--{name}-file")
     if variable is None:
         return None
-    if variable not in os.environ:
-        raise UsageError(f"the variable {variable} is not set")
+    if variable not in os.environ:  # its name may be the secret itself, given by mistake
+        raise UsageError(f"--{name}-env: no such variable is set", hint="it takes a name")
     return os.fsencode(os.environ[variable])
 
 
-def read_secret_file(path: str) -> bytes:
+def read_secret_file(path: str, told: str) -> bytes:
     """Return the contents of a file without the newline at its end.
+
+    Args:
+        path: the file.
+        told: who names it. Messages say that in place of the name, which may be the secret itself,
+            given by mistake.
 
     Raises:
         InputError: it cannot be read.
     """
-    return read_argument(path, limit=KEY_LIMIT).rstrip(b"\r\n")
+    try:
+        return read_argument(path, limit=KEY_LIMIT).rstrip(b"\r\n")
+    except InputError as error:
+        raise InputError(error.message, where=told) from None

@@ -181,6 +181,7 @@ def _dispatch(arguments: list[str], console: Console) -> int:
     console.verb = args.verb
     refuse_empty(args)
     settings = read_settings(getattr(args, "config", None), os.environ)
+    console.redact.watch(settings.values)
     common.resolve(args, os.environ, top_level_of(settings, parsers, common))
     console.json, console.verbose, console.debug = args.json, args.verbose, args.debug
     sections = {
@@ -191,7 +192,7 @@ def _dispatch(arguments: list[str], console: Console) -> int:
     verb = parsers[args.verb]
     verb.options.resolve(args, os.environ, sections[args.verb])
     console.sources = args.sources
-    console.redact.watch(str(value) for value in vars(args).values())
+    console.redact.watch(vars(args))
     return verb.module.run(args, console)
 
 

@@ -22,12 +22,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from bpfseal.cli.secrets import without_value
 from bpfseal.errors import InputError, UsageError
 from bpfseal.input_file import read_file
 
@@ -39,6 +41,8 @@ _CONFIG_LIMIT: Final = 16 << 10
 """Bytes of the largest config file: the time that TOML takes grows with the square of a key."""
 
 _LONGEST_SHOWN: Final = 200
+_SECRET: Final = re.compile(r"-.*(pass|pin|secret|token|key|auth|cred)", re.IGNORECASE)
+"""Options that somebody may expect to take a secret."""
 _WORDS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -52,6 +56,19 @@ class Parser(argparse.ArgumentParser):
             **arguments,
         )
 
+    def parse_args(  # type: ignore[override] # argparse has overloads for other namespaces
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Take arguments apart; what is left over is an error.
+
+        Raises:
+            UsageError: there is something wrong with them.
+        """
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(_without_secrets(unknown))}")
+        return parsed
+
     def error(self, message: str) -> NoReturn:
         """Raise the message as `UsageError`."""
         raise UsageError(_shortened(message), hint=f"see: {self.prog} --help")
@@ -59,7 +76,19 @@ class Parser(argparse.ArgumentParser):
 
 def _shortened(text: str) -> str:
     """Return a text of the user fit for one line."""
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    if len(text) <= _LONGEST_SHOWN:
+        return text
+    return f"{without_value(text)[:_LONGEST_SHOWN]}..."  # a part of a PIN would not be known as one
+
+
+def _without_secrets(unknown: Sequence[str]) -> list[str]:
+    """Return arguments that nothing takes as messages show them.
+
+    Who writes ``--passphrase SECRET`` in place of ``--passphrase-file FILE`` has given a secret.
+    """
+    if not any(map(_SECRET.match, unknown)):
+        return list(unknown)
+    return [each.partition("=")[0] for each in unknown if each.startswith("-")]
 
 
 def _nonempty(text: str) -> str:

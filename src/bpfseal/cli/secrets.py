@@ -11,7 +11,8 @@ Example:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any, Final
 
 HIDDEN: Final = "***"
@@ -33,22 +34,53 @@ _IN_ARGUMENT: Final = re.compile(rf"{_NAME}([^&]*)", re.IGNORECASE)
 """The attribute in a URI that stands for itself."""
 
 
+_LEAST_PART: Final = 4
+"""Characters of the shortest part of a PIN that is hidden where it stands alone."""
+
+
+def without_value(text: str) -> str:
+    """Return an argument without the PIN in it, whatever characters that has."""
+    return _IN_ARGUMENT.sub(HIDDEN, text)
+
+
 class Redactor:
     """Hides PINs: those of texts that it was shown as a whole, and whatever looks like one."""
 
     def __init__(self) -> None:
         self._values: set[str] = set()
+        self._parts: set[str] = set()
 
-    def watch(self, texts: Iterable[str]) -> None:
-        """Learn the PINs in arguments and variables, which may have blanks and quotes."""
-        for text in texts:
-            for found in _IN_ARGUMENT.finditer(text):
+    def watch(self, value: object) -> None:
+        """Learn the PINs in arguments, variables and settings, which may have blanks and quotes.
+
+        Args:
+            value: a text, or names and values with texts in them.
+        """
+        if isinstance(value, Mapping):
+            self.watch([*value.keys(), *value.values()])
+        elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+            for item in value:
+                self.watch(item)
+        else:
+            self._learn(str(value))
+
+    def _learn(self, text: str) -> None:
+        if not _IN_ARGUMENT.search(text):
+            return
+        # What was taken for the name of a file is printed as one: normalised, and its folders.
+        path = PurePath(text)
+        for form in (text, *map(str, (path, *path.parents))):
+            for found in _IN_ARGUMENT.finditer(form):
                 self._values |= {found[0], repr(found[0])[1:-1]}
+        for found in _IN_ARGUMENT.finditer(text):
+            self._parts |= {part for part in found[1].split("/")[1:] if len(part) >= _LEAST_PART}
 
     def __call__(self, text: str) -> str:
         """Return the text without PINs."""
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, HIDDEN)
+        for part in sorted(self._parts, key=len, reverse=True):
+            text = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", HIDDEN, text)
         return redacted(text)
 
     def document(self, value: Any) -> Any:

@@ -35,7 +35,7 @@ from bpfseal.loader.model import (
     ProgramEntry,
 )
 from bpfseal.scheme import UNSIGNED
-from bpfseal.signals import undisturbed
+from bpfseal.signals import deferred_endings, undisturbed
 
 REFUSED_STEPS: Final = ("map_hash", "btf_load", "prog_load")
 """The steps in which a kernel does not take a loader; nothing of it has run yet."""
@@ -126,13 +126,22 @@ def load(
         check_config(signed.loader)
     _check_values(signed.loader, host_values or HostValues())
     cms = signed.signatures[signature].cms if signed.signatures else None
+    made: list[LoadedSkeleton] = []
     try:
-        with ExitStack() as temporary:
-            fds = _load_program(kernel, signed.loader, cms, keyring_id, temporary)
-            return _run(kernel, signed, fds, host_values or HostValues())
+        with deferred_endings() as signals, ExitStack() as temporary:
+            fds = _load_program(
+                kernel, signed.loader, cms, keyring_id, temporary, between=signals.deliver
+            )
+            made.append(_run(kernel, signed, fds, host_values or HostValues()))
+        return made[0]
     except KernelError as error:
         advice = advise(error, signed, kernel.accepted_scheme())
         error.hint, error.is_environment = error.hint or advice.hint, advice.is_environment
+        raise
+    except BaseException:  # of a signal's handler, when all was there
+        for loaded in made:
+            for fd in (*loaded.map_fds.values(), *loaded.prog_fds.values()):
+                close_quietly(kernel, fd)
         raise
 
 
@@ -176,9 +185,17 @@ def _check_values(loader: Loader, values: HostValues) -> None:
 
 
 def _load_program(
-    kernel: Kernel, loader: Loader, cms: bytes | None, keyring_id: int, temporary: ExitStack
+    kernel: Kernel,
+    loader: Loader,
+    cms: bytes | None,
+    keyring_id: int,
+    temporary: ExitStack,
+    *,
+    between: Callable[[], None],
 ) -> list[int]:
     """Make the metadata map and load the loader; `temporary` closes all fds.
+
+    `between` is called where it may raise.
 
     Returns:
         These fds; the last one is the loader.
@@ -190,6 +207,7 @@ def _load_program(
     def keep(fd: int) -> int:
         fds.append(fd)
         temporary.callback(close_quietly, kernel, fd)
+        between()
         return fd
 
     metadata_map = MapCreate(

@@ -15,6 +15,7 @@ from bpfseal.bpf.uapi import ProgType
 from bpfseal.errors import KernelError
 from bpfseal.kernel.protocol import MapKernel, TestResult
 from bpfseal.loader.model import ProgramEntry
+from bpfseal.signals import deferred_endings
 from bpfseal.skeleton.attach import attach, names_attach_point
 from bpfseal.skeleton.handle import Handle
 from bpfseal.skeleton.links import Link
@@ -88,19 +89,20 @@ class Program:
             CapabilityError: this machine has no such interface, tracepoint or file.
             KernelError: the kernel refused.
         """
-        try:
-            fd = attach(
-                self._kernel,
-                self.fd,
-                self.entry,
-                arguments,
-                trust_sections=trust_sections or self._trust_sections,
-            )
-        except KernelError as error:
-            error.step = error.where = error.step or f"attach {self.name}"
-            raise
-        link = Link(self._kernel, fd, self.name, self.entry.attach_type)
-        self.links.append(link)
+        with deferred_endings():  # until the skeleton has the fd
+            try:
+                fd = attach(
+                    self._kernel,
+                    self.fd,
+                    self.entry,
+                    arguments,
+                    trust_sections=trust_sections or self._trust_sections,
+                )
+            except KernelError as error:
+                error.step = error.where = error.step or f"attach {self.name}"
+                raise
+            link = Link(self._kernel, fd, self.name, self.entry.attach_type)
+            self.links.append(link)
         return link
 
     def run(self, data: bytes = b"", ctx: bytes = b"", *, repeat: int = 1) -> TestResult:

@@ -29,6 +29,7 @@ from bpfseal.kernel.pinning import LINKS, MAPS, PROGRAMS, pin_all
 from bpfseal.kernel.protocol import MapKernel
 from bpfseal.loader.model import Loader
 from bpfseal.scheme import UNSIGNED
+from bpfseal.signals import deferred_endings
 from bpfseal.skeleton.arguments import MissingArgumentError
 from bpfseal.skeleton.attach import how_to_attach, uncovered
 from bpfseal.skeleton.closing import Closing
@@ -301,8 +302,18 @@ def load(
     values = None
     if rodata or max_entries:
         values = _host_values(chosen.variants[0].loader, rodata or {}, max_entries or {})
-    loaded = load_bundle(kernel, chosen, scheme=scheme, keyring_id=keyring_id, host_values=values)
-    return Skeleton(kernel, loaded)
+    made: list[Skeleton] = []
+    try:
+        with deferred_endings():
+            loaded = load_bundle(
+                kernel, chosen, scheme=scheme, keyring_id=keyring_id, host_values=values
+            )
+            made.append(Skeleton(kernel, loaded))
+        return made[0]
+    except BaseException:  # of a signal's handler, when all was there
+        for skeleton in made:
+            skeleton.close()
+        raise
 
 
 def read(given: str | os.PathLike[str] | bytes | bytearray | memoryview) -> Bundle:

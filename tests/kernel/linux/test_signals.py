@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -18,11 +19,12 @@ from types import FrameType
 
 import pytest
 
+import bpfseal
 from bpfseal import signals
 from bpfseal.bpf import opcodes as op
 from bpfseal.bpf.insn import Insn, encode_insns, exit_insn, mov64_imm
 from bpfseal.bpf.uapi import MapType, ProgType
-from bpfseal.bundle.model import SignedLoader
+from bpfseal.bundle.model import Bundle, SignedLoader
 from bpfseal.errors import KernelError
 from bpfseal.kernel.linux import syscalls
 from bpfseal.kernel.linux.kernel import LinuxKernel
@@ -135,6 +137,59 @@ def test_a_test_run_that_takes_long_is_not_given_up() -> None:
             assert kernel.prog_test_run(fd, bytes(64), repeat=300).retval == ROUNDS
     finally:
         kernel.close(fd)
+
+
+class LateError(Exception):
+    """What the handler of a timer raises."""
+
+
+def test_a_timer_whose_handler_raises_at_any_step_leaves_no_fd() -> None:
+    """At each third line of `bpfseal.load`; none of its fds has an owner that the caller knows."""
+    package, number = str(Path(bpfseal.__file__).parent), signal.SIGALRM
+    kernel = LinuxKernel()
+    bundle = Bundle("filter", (loader_of(mov64_imm(0, 0), exit_insn()),))
+
+    def handler(*_: object) -> None:
+        raise LateError
+
+    def raised_at(step: int) -> bool | None:
+        """Whether the load was ended by a signal at a step; None if there is no such step."""
+        left = step
+
+        def trace(frame: FrameType, event: str, _argument: object) -> object:
+            nonlocal left
+            if not frame.f_code.co_filename.startswith(package) or left < 0:
+                return None
+            if event == "line":
+                left -= 1
+                if left < 0:
+                    signal.raise_signal(number)
+            return trace
+
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            skeleton = bpfseal.load(bundle, kernel, scheme="unsigned")
+        except LateError:
+            return True
+        finally:
+            sys.settrace(None)
+        skeleton.close()
+        return None if left >= 0 else False
+
+    old = signal.signal(number, handler)
+    outcomes = set()
+    try:
+        assert raised_at(1 << 30) is None  # everything is imported
+        before = sorted(Path("/proc/self/fd").iterdir())
+        for step in range(0, 1 << 30, 3):
+            outcome = raised_at(step)
+            assert sorted(Path("/proc/self/fd").iterdir()) == before, step
+            outcomes.add(outcome)
+            if outcome is None:
+                break
+    finally:
+        signal.signal(number, old)
+    assert outcomes >= {True, None}
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from bpfseal.bpf.insn import (
 from bpfseal.bpf.uapi import Helper, MapType, ProgFlag, ProgType
 from bpfseal.errors import CapabilityError, KernelError
 from bpfseal.kernel.model import ModelKernel
+from bpfseal.kernel.model.analysis import pruning
+from bpfseal.kernel.model.analysis.state import Frame
 from bpfseal.kernel.model.work import CALL, PATIENCE, ROOM, Work
 from bpfseal.kernel.protocol import MapCreate, ProgLoad
 
@@ -48,6 +50,31 @@ def test_patience_grows_with_the_bytes_that_were_given() -> None:
     kernel = ModelKernel()
     kernel.allocate(bytes(PATIENCE))
     assert load(kernel, counting(PATIENCE - 100))
+
+
+def test_states_with_large_stacks_are_compared_only_for_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """60 slots and a branch after each: a path has thousands of states to be compared with."""
+    compared = 0
+
+    def counted(_number: int, old: Frame, *_: object) -> bool:
+        nonlocal compared
+        compared += len(old.stack)
+        return False
+
+    monkeypatch.setattr(pruning, "_frame_covers", counted)
+    insns = [mov64_reg(6, 1)]
+    for number in range(60):
+        insns += [
+            Insn(op.LDX | op.MEM | op.W, 2, 6, 0, 0),
+            Insn(op.STX | op.MEM | op.DW, 10, 2, -8 * (number + 1), 0),
+            jmp_imm(op.JSGT, 2, number, 1),
+            Insn(op.ST | op.MEM | op.DW, 10, 0, -8 * (number * 7 % 60 + 1), number),
+        ]
+    with pytest.raises(CapabilityError, match="the model gives up"):
+        load(ModelKernel(), [*insns, *NOTHING])
+    assert compared <= 8 * (PATIENCE + 8 * len(insns))
 
 
 def test_a_program_that_calls_without_end_is_given_up() -> None:

@@ -134,7 +134,8 @@ def analyse_program(
         source = f"kernel/bpf/verifier.c {refused.function}, insn {env.index}"
         raise refusal(refused.errno, source, reason, log=log.text.rstrip("\n")) from refused
     finally:
-        state.work.use(explorer.visited.insns if explorer else 0)
+        if explorer:
+            state.work.use(explorer.visited.insns + explorer.visited.comparing)
     processed = explorer.visited.insns
     if log.is_wanted and not log.level & _ALL_PATHS:
         log.rewind(0)

@@ -42,7 +42,7 @@ class Env:
         malformed: what is wrong with insns, by index.
         log: the verifier's log.
         map_fields: returns the fields of ``struct bpf_map``.
-        patience: how many insns the model is willing to look at.
+        patience: units of work (`bpfseal.kernel.model.work`) that the model is willing to do.
         state: the state of the path that is being followed.
         index: the insn that is being looked at.
         stack_depths: bytes of stack that each function uses, by its first insn.

@@ -94,7 +94,7 @@ class Explorer:
     def _follow(self, came_from: int) -> None:
         """Follow the current path until it ends."""
         env, insns, joins = self._env, self._env.insns, self._flow.joins
-        limit = min(env.profile.max_insns, env.patience)
+        limit = env.profile.max_insns
         handlers, log = self._HANDLERS, env.log
         malformed, visited = env.malformed, self.visited
         show_state = True
@@ -103,9 +103,9 @@ class Explorer:
             env.index = index
             insn = insns[index]
             visited.insns += 1
+            if visited.insns + visited.comparing > env.patience:
+                raise Work.exhausted()
             if visited.insns > limit:
-                if limit < env.profile.max_insns:
-                    raise Work.exhausted()
                 message = f"BPF program is too large. Processed {visited.insns} insn"
                 raise env.refuse(E2BIG, "do_check", message)
             if index in joins and visited.knows(index):

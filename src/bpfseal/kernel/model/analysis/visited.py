@@ -31,6 +31,10 @@ _MIN_LOOP_JUMPS: Final = 20
 """A state is remembered after so many insns and jumps, in a loop after so many insns or jumps."""
 
 
+_SLOTS: Final = 8
+"""Slots of the stack that are compared in the time of an insn, roughly."""
+
+
 class Visited:
     """The states that are remembered.
 
@@ -39,6 +43,8 @@ class Visited:
         jumps: how many jumps were, calls and exits too.
         count: how many states were remembered.
         most_at_once: the most that an insn had when a path came to it.
+        comparing: the model's own work at comparing states, in units of
+            `bpfseal.kernel.model.work`: as much as that many insns.
     """
 
     def __init__(self, env: Env, flow: Flow) -> None:
@@ -50,6 +56,7 @@ class Visited:
         self.jumps = 0
         self.count = 0
         self.most_at_once = 0
+        self.comparing = 0
         self._insns_before = 0
         self._jumps_before = 0
 
@@ -70,6 +77,7 @@ class Visited:
                 self._remember(index)
             return False
         state, live = env.state, self._live(env.state, index)
+        weight = 1 + sum(len(frame.stack) for frame in state.frames) // _SLOTS
         hint = self._hints.get(index, -1)
         now = state.registers[hint] if hint >= 0 else None
         is_due_in_loop = is_forced or (is_due and self._is_due(in_loop=True))
@@ -81,6 +89,7 @@ class Visited:
                     if type(was) is type(now) is Scalar and not was[2] <= now[2] <= was[3]:
                         old.misses += is_due
                         continue
+                self.comparing += weight
                 if (
                     comes_back or (is_may_goto and old.may_gotos != state.may_gotos)
                 ) and pruning.covers(old, state, live, exact=True):
@@ -94,6 +103,7 @@ class Visited:
                 # What a loop depended on is known in full only when all its paths have ended, and
                 # not in the states within it: there every number counts.
                 entry = old.loop_entry
+                self.comparing += weight
                 if pruning.covers(old, state, live, exact=entry is not None):
                     self._hit(old, loops_to=entry)
                     return True
