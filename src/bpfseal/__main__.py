@@ -6,9 +6,22 @@ Whatever ends it before the command line is there to say so ends it with one lin
 import os
 import sys
 
-# Python puts the current directory first: whatever lies there could take the place of a module
-# that is imported from here on. The script ``bpfseal`` has its own directory there instead.
-if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.path.abspath(os.curdir)):  # noqa: PTH100
+
+def _is_current_directory(path: str) -> bool:
+    try:
+        return path in ("", os.path.abspath(os.curdir))  # noqa: PTH100 - nothing is imported yet
+    except OSError:  # it is gone
+        return False
+
+
+# With -m Python puts the current directory first: whatever lies there could take the place of a
+# module that is imported from here on. The script ``bpfseal`` has its own directory there instead.
+if (
+    __name__ == "__main__"
+    and not sys.flags.safe_path
+    and sys.path
+    and _is_current_directory(sys.path[0])
+):
     del sys.path[0]
 
 import signal

@@ -10,7 +10,7 @@ import pytest
 
 from bpfseal.cli.secrets import Redactor, redacted
 
-from .support import OBJECT, Cli, Keys
+from .support import OBJECT, Cli, Done, Keys
 
 PIN = "86420"
 
@@ -85,6 +85,87 @@ def test_what_is_no_pin_stays() -> None:
     redact.watch(["x?pin-value=ab cd&module-name=m"])
     assert redact("x?pin-value=ab cd&module-name=m: wrong") == "x?***&module-name=m: wrong"
     assert redact.document({"a": ["pin-value=1", 2, None]}) == {"a": ["***", 2, None]}
+
+
+ODD = "12 34//TAIL/../x"
+"""A PIN with what a path loses, and with blanks."""
+
+
+def _lost(done: Done) -> bool:
+    printed = done.out + done.err
+    return not any(part in printed for part in ("12 34", "34/", "TAIL", "hunter2"))
+
+
+@pytest.mark.parametrize("extra", [(), ("--debug", "-v"), ("--json",)])
+@pytest.mark.parametrize(
+    "before",
+    [("verify", OBJECT, "--certificate"), ("inspect",), ("build", OBJECT, "-o")],
+    ids=lambda value: str(value[-1])[:20],
+)
+def test_no_message_has_the_pin_as_a_part_of_a_path(
+    cli: Cli, before: tuple[str | Path, ...], extra: tuple[str, ...]
+) -> None:
+    done = cli(*before, f"pkcs11:token=a?pin-value={ODD}", *extra)
+    assert _lost(done)
+
+
+@pytest.mark.parametrize("extra", [(), ("--debug", "-v"), ("--json",)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[sign]\n"{uri}" = 1\n',
+        '"{uri}" = 1\n',
+        '["{uri}"]\na = 1\n',
+        '[sign]\n"{filler}{uri}" = 1\n',
+        '[sign]\nhash = "{uri}"\n',
+        '[sign]\nhash = "{filler}{uri}"\n',
+        '[sign]\ncertificate = ["{uri}"]\n',
+        '[sign]\nprivate-key = "{uri}"\n',
+        '[verify]\ncertificate = ["{uri}"]\n',
+    ],
+)
+def test_names_and_lists_of_a_file_have_no_pin_in_messages(
+    cli: Cli, text: str, extra: tuple[str, ...]
+) -> None:
+    uri = f"pkcs11:token=a?pin-value={ODD}"
+    Path("mine.toml").write_text(text.format(uri=uri, filler="x" * 165))
+    for verb in ("sign", "verify"):
+        done = cli(verb, OBJECT, "--config", "mine.toml", *extra)
+        assert done.status in (2, 3, 4)
+        assert _lost(done)
+
+
+@pytest.mark.parametrize("extra", [(), ("--debug", "-v"), ("--json",)])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--passphrase-env", "hunter2"),
+        ("--passphrase-file", "hunter2"),
+        ("--passphrase-env=hunter2",),
+        ("--passphrase", "hunter2"),
+        ("--passphrase=hunter2",),
+        ("--pin", "hunter2"),
+        ("--secret", "hunter2"),
+    ],
+)
+def test_a_secret_in_place_of_its_name_is_not_repeated(
+    cli: Cli, given: tuple[str, ...], extra: tuple[str, ...]
+) -> None:
+    done = cli("keygen", "--type", "p256", "--out", "keys", *given, *extra)
+    assert done.status in (2, 3)
+    assert given[0].partition("=")[0] in done.err
+    assert _lost(done)
+
+
+@pytest.mark.parametrize("name", ["--password-env", "--password-file"])
+def test_a_password_in_place_of_its_name_is_not_repeated(cli: Cli, name: str) -> None:
+    done = cli("pull", "localhost:1/x", "--username", "me", name, "hunter2", "--plain-http")
+    assert done.status in (2, 3)
+    assert _lost(done)
+
+
+def test_what_is_unknown_and_no_secret_is_named(cli: Cli) -> None:
+    assert "unrecognized arguments: --colour=red" in cli("keygen", "--colour=red").err
 
 
 # prepare: commands for a shell

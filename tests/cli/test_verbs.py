@@ -240,7 +240,7 @@ def test_a_passphrase_comes_from_a_file_or_a_named_variable(
     assert cli("sign", OBJECT, *keys.signing, "--passphrase-env", "SECRET").status == 0
     done = cli("sign", OBJECT, *keys.signing, "--passphrase-env", "NO_SUCH_VARIABLE")
     assert done.status == 2
-    assert "NO_SUCH_VARIABLE is not set" in done.err
+    assert "--passphrase-env: no such variable is set" in done.err
 
 
 def test_many_inputs_are_signed_by_several_processes(cli: Cli, keys: Keys) -> None:

@@ -34,13 +34,14 @@ def own_descriptor(path: Path) -> int | None:
     one.
     """
     own = re.compile(rf"/proc/{os.getpid()}(/task/[0-9]+)?/fd")
-    for _ in range(_MAX_LINKS):
-        folder = os.path.realpath(path.parent)
-        if own.fullmatch(folder) and _NUMBER.fullmatch(path.name):
-            return int(path.name)
-        if not path.is_symlink():
-            break
-        path = Path(folder) / path.readlink()
+    with contextlib.suppress(OSError, ValueError):  # no path, or below a directory that is gone
+        for _ in range(_MAX_LINKS):
+            folder = os.path.realpath(path.parent)
+            if own.fullmatch(folder) and _NUMBER.fullmatch(path.name):
+                return int(path.name)
+            if not path.is_symlink():
+                break
+            path = Path(folder) / path.readlink()
     return None
 
 
@@ -53,7 +54,7 @@ def check_distinct(paths: Iterable[Path]) -> None:
     seen: set[object] = set()
     for path in paths:
         status = status_of(path)
-        keys = {os.path.realpath(path), (status.st_dev, status.st_ino) if status else None}
+        keys = {_real(path), (status.st_dev, status.st_ino) if status else None}
         if not seen.isdisjoint(keys):
             raise UsageError("would be written twice", where=str(path))
         seen |= keys - {None}
@@ -76,12 +77,20 @@ def check_no_input(path: Path, over: os.stat_result | None = None) -> None:
             raise UsageError(
                 "is an input, which is not replaced", where=str(path), hint="name another file"
             )
-    for folder in Path(os.path.realpath(path)).parents:
+    for folder in _real(path).parents:
         inside = status_of(folder)
         if inside is not None and is_input(inside):
             raise UsageError(
                 "is in a bundle that was read", where=str(path), hint="name another directory"
             )
+
+
+def _real(path: Path) -> Path:
+    """Return a path without links, as far as it can be looked at; writing it tells the rest."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path
 
 
 def _is_bundle(path: Path) -> bool:

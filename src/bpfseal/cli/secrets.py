@@ -11,7 +11,7 @@ Example:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -58,11 +58,11 @@ class Redactor:
         """
         if isinstance(value, Mapping):
             self.watch([*value.keys(), *value.values()])
-        elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        elif isinstance(value, list | tuple):
             for item in value:
                 self.watch(item)
-        else:
-            self._learn(str(value))
+        elif isinstance(value, str):
+            self._learn(value)
 
     def _learn(self, text: str) -> None:
         if not _IN_ARGUMENT.search(text):
