@@ -9,7 +9,7 @@ Where requests and credentials may go:
 
 - Over http only if that was asked for, and credentials over http only to this machine.
 - Credentials only to the registry, and to the token service that it names: on the same host, on one
-  above or below it, or on a host that the caller has named. Redirects lose them (``requests`` does).
+  above or below it, or on a host that the caller has named. Redirects lose them (``requests``).
 - Redirects are followed for reading alone, as registries send readers to where the blobs lie; what
   comes back is checked against its digest. An upload goes to the registry itself.
 """
