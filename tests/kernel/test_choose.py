@@ -217,9 +217,7 @@ def partly_signed(*schemes: str) -> Bundle:
     return replace(
         bundle,
         variants=tuple(
-            variant
-            if variant.loader.scheme_name in schemes
-            else replace(variant, signatures=())
+            variant if variant.loader.scheme_name in schemes else replace(variant, signatures=())
             for variant in bundle.variants
         ),
     )

@@ -45,7 +45,8 @@ def c_skeleton(bundle: Bundle, *, unsigned: bool = False) -> str:
     """Return the header; the same bundle gives the same text.
 
     Args:
-        bundle: its signed variants are embedded; or, with `unsigned`, the one of scheme ``unsigned``.
+        bundle: its signed variants are embedded; or, with `unsigned`, the one of scheme
+            ``unsigned``.
         unsigned: the header loads what nobody signed, and says so.
 
     Raises:

@@ -67,7 +67,8 @@ def python_skeleton(bundle: Bundle, *, unsigned: bool = False) -> str:
     """Return the module; the same bundle gives the same text.
 
     Args:
-        bundle: its signed variants are embedded; or, with `unsigned`, the one of scheme ``unsigned``.
+        bundle: its signed variants are embedded; or, with `unsigned`, the one of scheme
+            ``unsigned``.
         unsigned: the module loads what nobody signed, and says so.
 
     Raises:

@@ -1,11 +1,11 @@
 """Load the variant of a bundle that a kernel takes.
 
 Without a scheme the kernel's features choose: the strongest scheme that it takes. A bundle that
-lacks it, or has it without a signature, is refused, since whoever leaves a variant out must not make a weaker check do. Where
-features tell nothing, signed variants are tried from the strongest on, the next one only if the
-kernel refused to take the loader for its format or its key. That is the rule of the C skeletons,
-too (`bpfseal.bundle.skeleton_runtime`). A loader that nobody signed is loaded only if that is asked
-for.
+lacks it, or has it without a signature, is refused, since whoever leaves a variant out must not
+make a weaker check do. Where features tell nothing, signed variants are tried from the strongest
+on, the next one only if the kernel refused to take the loader for its format or its key. That is
+the rule of the C skeletons, too (`bpfseal.bundle.skeleton_runtime`). A loader that nobody signed is
+loaded only if that is asked for.
 
 Example:
     >>> loaded = load_bundle(kernel, bundle)  # doctest: +SKIP

@@ -18,7 +18,7 @@ from bpfseal.cli.inputs import (
     shown,
     variants,
 )
-from bpfseal.cli.options import Options
+from bpfseal.cli.options import INPUT_HELP, Options
 from bpfseal.cli.streams import write_stdout
 from bpfseal.errors import UsageError
 from bpfseal.scheme import UNSIGNED
@@ -29,7 +29,7 @@ LANGUAGES: Final = ("c", "python")
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
     options.argument("language", choices=LANGUAGES, help="what to write")
-    options.argument("input", metavar="IN", help="object or bundle, - for stdin")
+    options.argument("input", metavar="IN", help=INPUT_HELP)
     options.add("--scheme", choices=SCHEME_CHOICES, default=ALL, help="variants to embed")
     options.add("-o", "--output", metavar="FILE", help="where to write; stdout if not given")
 

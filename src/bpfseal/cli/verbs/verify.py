@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpfseal.cli.console import Console, error_fields
 from bpfseal.cli.inputs import ALL, SCHEME_CHOICES, naming, read_input, read_trust, shown, variants
-from bpfseal.cli.options import Options
+from bpfseal.cli.options import INPUT_HELP, Options
 from bpfseal.errors import BpfsealError, UsageError, VerificationError, errno_name
 from bpfseal.release import RELEASES, Release
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
-    options.argument("inputs", nargs="+", metavar="IN", help="object or bundle, - for stdin")
+    options.argument("inputs", nargs="+", metavar="IN", help=INPUT_HELP)
     options.add(
         "--certificate", metavar="FILE", repeatable=True, help="trust this; may be given again"
     )
