@@ -162,7 +162,7 @@ def _verify_variant(
     for entry in verification.not_covered:
         console.note(
             f"{label}: not covered by the signature: "
-            f"the attach point of program {entry.name} says {entry.section}"
+            f"the attach point of program {entry.name} says {entry.section or 'nothing'}"
         )
     if console.verbose:
         _details(document, verification, console)
