@@ -171,11 +171,11 @@ class ModelTarget:
 
     def explain(self, error: BpfsealError) -> int:
         """Say which rule denied, if it was the policy that refused."""
-        if isinstance(error, KernelError) and self._ipe is not None:
-            _explain_denial(error, self._ipe)
-        is_key = isinstance(error, KernelError) and error.step == "add_key"
-        if is_key and not self._profile.has_data_verification:
-            _blame_kernel(error, "built without CONFIG_SYSTEM_DATA_VERIFICATION")
+        if isinstance(error, KernelError):
+            if self._ipe is not None:
+                _explain_denial(error, self._ipe)
+            if error.step == "add_key" and not self._profile.has_data_verification:
+                _blame_kernel(error, "built without CONFIG_SYSTEM_DATA_VERIFICATION")
         return _status(error)
 
     def program_fields(self, fd: int) -> dict[str, Any]:  # noqa: ARG002 - Target's
