@@ -268,7 +268,7 @@ class _Parser(Lines):
             start = self.text.find('"', self.at)
             size = re.compile(r'", [0-9]+, ([0-9]+)\);\n').match(self.text, max(start, 0))
             value = self.blob(f", {pages}, {size[1] if size else ''});")
-            if size is None or int(size[1]) != len(value):
+            if size is None or size[1] != str(len(value)):
                 self.refuse(f"{len(value)} bytes")
         else:
             tabs = "\t\t"
@@ -337,7 +337,7 @@ class _Parser(Lines):
             size = self.take(rf"\topts\.{option}_sz = ([0-9]{{1,10}});", f"opts.{option}_sz")
             self.expect(f'\topts.{option} = (void *)"\\')
             arrays[name] = self.blob(";")
-            if len(arrays[name]) != int(size):
+            if size != str(len(arrays[name])):  # 016 would be octal
                 self.refuse(f"{size} bytes of {option}")
         return arrays
 
