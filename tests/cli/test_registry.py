@@ -15,6 +15,8 @@ from support.registry import Registry, cut_after, free_port, proxied, running
 
 from .support import OBJECT, Cli, Keys, listing, run_process
 
+PLAIN_NOTE = "bpfseal: push: --plain-http from BPFSEAL_PLAIN_HTTP\n"
+
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
@@ -75,7 +77,7 @@ def test_a_bundle_directory_and_a_pipe_can_be_pushed(
 ) -> None:
     reference = f"{registry.host}/piped:1"
     done = run_process("push", "-", reference, data=signed.read_bytes())
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, PLAIN_NOTE.encode())
     done = run_process("pull", reference, "-o", "-")
     assert done.stdout == signed.read_bytes()
     assert cli("pull", reference, "-o", "folder/", "--unpacked").status == 0
@@ -87,7 +89,10 @@ def test_what_is_no_bundle_is_not_pushed(cli: Cli, registry: Registry) -> None:
     Path("junk").write_bytes(b"junk")
     done = cli("push", "junk", f"{registry.host}/junk")
     assert done.status == 3
-    assert done.err == "bpfseal: push: junk: not a bundle (no tar archive)\n"
+    assert done.err == (
+        "bpfseal: push: junk: not a file that bpfseal reads "
+        "(it reads objects (.bpf.o), bundles and C light skeletons (.lskel.h))\n"
+    )
     assert cli("push", OBJECT, f"{registry.host}/junk").status == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,26 @@ def test_an_attach_point_that_no_signature_covers_is_not_used_without_an_argumen
                 skel.programs.main.attach(**attempt)
 
 
+@pytest.mark.parametrize("section", ["kprobe", "tp", "raw_tp", ""])
+def test_a_section_that_says_nothing_does_not_leave_a_program_unattached_in_silence(
+    section: str,
+) -> None:
+    """Whoever empties it would switch off a monitor that was signed."""
+    with _skeleton_of(section or "raw_tp", "kfunc", forged=section) as (skel, _):
+        for attach in (skel.attach, skel.programs.main.attach):
+            with pytest.raises(UncoveredError, match=f"program main says {section or 'nothing'}"):
+                attach()
+
+
+def test_what_was_attached_by_hand_is_not_asked_for_again() -> None:
+    with _skeleton_of("raw_tp/sched_switch", "kfunc") as (skel, _):
+        link = skel.programs.main.attach(tracepoint="sched_switch")
+        assert skel.attach() == ()
+        link.close()
+        with pytest.raises(UncoveredError):
+            skel.attach()
+
+
 def test_a_return_probe_is_said_by_an_argument_too() -> None:
     with _skeleton_of("kretprobe/vfs_mkdir", "kfunc") as (skel, _), pytest.raises(UncoveredError):
         skel.programs.main.attach(function="vfs_mkdir")
@@ -68,10 +89,16 @@ def test_whoever_loads_what_nobody_signed_believes_its_sections() -> None:
 
 
 @contextmanager
-def _skeleton_of(section: str, scheme: str) -> Iterator[tuple[Skeleton, ModelKernel]]:
+def _skeleton_of(
+    section: str, scheme: str, *, forged: str | None = None
+) -> Iterator[tuple[Skeleton, ModelKernel]]:
     writer = ObjectWriter()
     writer.add_program(section, "main")
-    variant = SignedLoader(generate(writer.read(), scheme))
+    loader = generate(writer.read(), scheme)
+    if forged is not None:
+        programs = tuple(replace(entry, section=forged) for entry in loader.programs)
+        loader = replace(loader, programs=programs)
+    variant = SignedLoader(loader)
     if variant.loader.scheme.signed_parts:
         variant = sign_loader(variant, SIGNER)
     model = kernel()

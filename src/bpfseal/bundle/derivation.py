@@ -18,7 +18,7 @@ Example:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 from bpfseal.bpf.insn import ByteOrder
@@ -89,8 +89,10 @@ def _statements(loader: Loader, reading: LoaderReading) -> Iterator[tuple[str, o
     yield "different map names", len(names), len(set(names))
     names = [program.name for program in loader.programs]
     yield "different program names", len(names), len(set(names))
+    earlier: set[str] = set()
     for entry, made in zip(loader.maps, reading.maps, strict=True):
-        yield from _map_statements(loader.name, entry, made)
+        yield from _map_statements(loader.name, entry, made, earlier)
+        earlier.add(entry.ident)
     for program, loaded in zip(loader.programs, reading.programs, strict=True):
         yield from _program_statements(program, loaded)
     made_names = [*(made.name for made in reading.maps), *(each.name for each in reading.programs)]
@@ -102,7 +104,7 @@ def _statements(loader: Loader, reading: LoaderReading) -> Iterator[tuple[str, o
 
 
 def _map_statements(
-    object_name: str, entry: MapEntry, made: MadeMap
+    object_name: str, entry: MapEntry, made: MadeMap, earlier: Container[str]
 ) -> Iterator[tuple[str, object, object]]:
     where = f"map {entry.ident}:"
     yield f"{where} name", entry.name, made.name
@@ -129,7 +131,8 @@ def _map_statements(
     stem = _sanitized(matched["section"])
     if entry.ident.startswith(stem) and _may_be_cut(made):
         return  # the reference tool's member is the whole section name
-    if not re.fullmatch(rf"{re.escape(stem)}(_[0-9]+)?", entry.ident):
+    is_numbered = stem in earlier and re.fullmatch(rf"{re.escape(stem)}_[0-9]+", entry.ident)
+    if not is_numbered:
         yield f"{where} name", entry.ident, stem
 
 
@@ -237,10 +240,9 @@ _OPEN: Final = (
 def open_attach_point(entry: ProgramEntry) -> bool:
     """Whether only a program's section says how it is attached, and no part of the loader does.
 
-    ``cgroup/skb`` and ``cgroup_skb/ingress`` are one to the kernel: the direction is open.
+    ``cgroup/skb`` and ``cgroup_skb/ingress`` are one to the kernel: the direction is open. A
+    section that says nothing (``kprobe``, or none) may have said something before it was changed.
     """
-    if not entry.section:
-        return False
     return entry.type in _OPEN or (entry.type == ProgType.CGROUP_SKB and not entry.attach_type)
 
 

@@ -134,12 +134,12 @@ def attach(
     """
     payload = prepare(signed, hash_name).payload
     refuse_traps(signed, [certificate])
-    require_signing_key(certificate)
     if form == "cms" or (form == "auto" and _is_message(signature)):
         message = _der(signature)
         if trailing := len(message) - _size(message):
             raise InputError(f"{trailing} bytes after the CMS message")
     else:
+        require_signing_key(certificate)  # its subjectKeyIdentifier names it in the message
         value = _value(signature, certificate)
         message = cms.assemble(value, certificate, certificate.algorithm, hash_name)
     try:

@@ -30,7 +30,9 @@ def payload_of(loader: Loader) -> bytes:
 def sign_loader(signed: SignedLoader, signer: Signer, *, hash_name: str = "sha256") -> SignedLoader:
     """Return the loader with one more signature.
 
-    A signature that is there already, byte for byte, is not added twice.
+    A signature that is there already, byte for byte, is not added twice. What the config says of a
+    loader that comes from a bundle is not looked at: `bpfseal.bundle.variants.check_bundle` does,
+    and so does who verifies.
 
     Args:
         signed: the loader, with or without signatures.

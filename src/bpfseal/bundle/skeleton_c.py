@@ -154,13 +154,14 @@ class _Header:
         is_open = self.is_signed and open_attach_point(entry)
         guard_begin, guard_end = _GUARD if is_open else ((), ())
         body = [f"int fd = {_NOT_ATTACHED}", "", "(void)skel;", "return fd;"]
-        if call:
+        if call or (is_open and entry.type in _RAW_TRACEPOINTS):
+            attaching = [f"fd = bpfseal_error({call});"] if call else ["(void)prog_fd;", "fd = 0;"]
             body = [
                 f"int prog_fd = skel->progs.{entry.name}.prog_fd;",
                 "int fd;",
                 "",
                 *guard_begin,
-                f"fd = bpfseal_error({call});",
+                *attaching,
                 *guard_end,
                 "if (fd > 0)",
                 f"\tskel->links.{entry.name}_fd = fd;",

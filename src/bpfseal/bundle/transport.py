@@ -58,6 +58,7 @@ _FAILURES = (
     urllib3.exceptions.HTTPError,
     http.client.HTTPException,
     OSError,
+    OverflowError,  # a chunk of more bytes than there are numbers for
     # What oras raises for answers that it does not expect.
     ValueError,
     TypeError,

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from bpfseal.bundle.derivation import check_config
 from bpfseal.bundle.model import Bundle, SignedLoader
-from bpfseal.errors import InputError, UsageError
+from bpfseal.errors import InputError, UsageError, VerificationError
 from bpfseal.loader.model import Loader
 from bpfseal.scheme import STRONGEST_FIRST, UNSIGNED
 
@@ -60,6 +61,22 @@ def check_name(bundle: Bundle) -> None:
                 f"the bundle is of {bundle.name!r}, its variant {variant.loader.scheme_name} "
                 f"of {variant.loader.name!r}"
             )
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Check that a bundle says of its loaders what they say themselves.
+
+    Raises:
+        InputError: a loader is of an object of another name.
+        VerificationError: see `bpfseal.bundle.derivation.check_config`.
+    """
+    check_name(bundle)
+    for variant in bundle.variants:
+        try:
+            check_config(variant.loader)
+        except VerificationError as error:
+            error.where = error.where or variant.loader.scheme_name
+            raise
 
 
 def _what_it_makes(loader: Loader) -> tuple[object, ...]:

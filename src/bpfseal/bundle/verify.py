@@ -97,9 +97,10 @@ def verify_loader(
 
     Raises:
         DowngradeTrapError: some kernel loads it with metadata that nobody checks.
-        VerificationError: unsigned, no signature by a trusted certificate, metadata that the signed
-            instructions do not vouch for, an unexpected loader BTF, bytes that are no loader of
-            this scheme, or a config that says something else than the loader.
+        VerificationError: unsigned, no signature by a trusted certificate, a signature that cannot
+            be judged for want of its certificate, metadata that the signed instructions do not
+            vouch for, an unexpected loader BTF, bytes that are no loader of this scheme, or a
+            config that says something else than the loader.
     """
     loader = signed.loader
     if not signed.signatures:
@@ -128,6 +129,7 @@ def verify_loader(
             messages.append(signature.cms)
     if not verified:
         raise failures[0]
+    _refuse_unknown(signed, (*trusted, *at_hand))
     plain = tuple(admission(release, claimed, facts) for release in kernels)
     if not loader.scheme.binds_metadata:
         carried = facts.carried if facts.carried_by == loader.scheme_name else None
@@ -148,7 +150,7 @@ def verify_loader(
         failures=tuple(str(failure) for failure in failures),
         payload=loader.scheme.signed_parts,
         admissions=best,
-        warnings=(*_warnings(best), *_unknown(signed, (*trusted, *at_hand))),
+        warnings=tuple(_warnings(best)),
         not_covered=open_attach_points(loader),
     )
 
@@ -229,13 +231,20 @@ def _best(found: tuple[Admission, ...]) -> Admission:
     return min(found, key=lambda each: _PREFERENCE[each.loads])
 
 
-def _unknown(signed: SignedLoader, certificates: Sequence[Certificate]) -> Iterator[str]:
-    """Say which signatures nobody can judge: whoever has their keys may take them for more."""
+def _refuse_unknown(signed: SignedLoader, certificates: Sequence[Certificate]) -> None:
+    """Refuse signatures that nobody here can judge: whoever has their keys may take them for more.
+
+    Raises:
+        VerificationError: there is one.
+    """
     for number, signature in enumerate(signed.signatures, 1):
         if count := coverage.unknown_signers(signature.cms, certificates):
             what = "a signer" if count == 1 else f"{count} signers"
-            yield (
-                f"signature {number} names {what} without a certificate: what it covers is unknown"
+            raise VerificationError(
+                f"signature {number} names {what} whose certificate is not at hand: what it covers "
+                "cannot be known",
+                hint="it may be a downgrade trap for a kernel that has the key: sign anew without "
+                "it, or trust the key",
             )
 
 

@@ -107,8 +107,12 @@ def read_input(
     target: TargetValues | None = None,
     *,
     revision: str | None = None,
+    is_checked_later: bool = False,
 ) -> Bundle:
     """Read an object, a bundle or a C light skeleton; an object becomes an unsigned bundle.
+
+    What a bundle's config says is compared with its loaders, so that nobody signs, prints or passes
+    on something else than what he sees.
 
     Args:
         path: a file, a bundle directory or ``-``.
@@ -116,21 +120,28 @@ def read_input(
             signed.
         target: what an object may want to know of the machines that load it.
         revision: which inline loaders to generate; see `scheme_names`.
+        is_checked_later: the caller compares the config itself.
 
     Raises:
         InputError: neither an object nor a bundle, or malformed.
+        VerificationError: the config is not that of the loaders.
     """
     from bpfseal.bundle.kind import Kind, kind_of
     from bpfseal.bundle.reading import bundle_of, read_bundle_file
+    from bpfseal.bundle.variants import check_bundle
 
-    if path != STDIO and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises, this does not
-        return read_bundle_file(path)
-    data = read_argument(path)
     where = shown(path)
     with naming(where):
-        if kind_of(data, where) is Kind.OBJECT:
-            return build_bundle(data, Path(where).name, scheme, target, revision=revision)
-        return bundle_of(data, where)
+        if path != STDIO and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises, this does not
+            bundle = read_bundle_file(path)
+        else:
+            data = read_argument(path)
+            if kind_of(data, where) is Kind.OBJECT:
+                return build_bundle(data, Path(where).name, scheme, target, revision=revision)
+            bundle = bundle_of(data, where)
+        if not is_checked_later:
+            check_bundle(bundle)
+        return bundle
 
 
 def build_bundle(

@@ -28,8 +28,8 @@ from bpfseal.kernel.scenario_calls import CALLS
 from bpfseal.kernel.scenario_run import MALFORMED, Answer, Run
 from bpfseal.kernel.subject import Subject
 
-_MAX_SIZE = 16 << 20
-"""Bytes of the largest collection that is read."""
+_MAX_SIZE = 128 << 20
+"""Bytes of the largest collection that is read; with its blobs the largest here takes 36 MB."""
 
 ANY = "any"
 """The group of all kernels."""

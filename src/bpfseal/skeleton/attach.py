@@ -211,12 +211,12 @@ def how_to_attach(prog_type: int, attach_type: int) -> Attachment | None:
 
 def names_attach_point(entry: ProgramEntry) -> bool:
     """Whether only a program's section, which no signature covers, says to what it is attached."""
-    return open_attach_point(entry) and "/" in entry.section and entry.type != ProgType.CGROUP_SKB
+    return open_attach_point(entry) and entry.type != ProgType.CGROUP_SKB
 
 
 def uncovered(entries: Iterable[ProgramEntry]) -> UsageError:
     """Return the error that says whose attach points no signature covers."""
-    told = ", ".join(f"program {entry.name} says {entry.section}" for entry in entries)
+    told = ", ".join(f"program {each.name} says {each.section or 'nothing'}" for each in entries)
     return UncoveredError(
         f"not covered by the signature: the attach point of {told}",
         hint="give it: programs.NAME.attach(function=..., tracepoint=..., ...), "

@@ -71,7 +71,7 @@ def function_offsets(path: Path, pattern: str) -> dict[str, int]:
 
 def _offsets(data: bytes, pattern: str) -> dict[str, int]:
     _, _, _, _, _, phoff, shoff, _, _, phsize, phnum, shsize, shnum, _ = _HEADER.unpack_from(data)
-    if phsize != _SEGMENT.size or (shnum and shsize != _SECTION.size):
+    if (phnum and phsize != _SEGMENT.size) or (shnum and shsize != _SECTION.size):
         raise ValueError
     headers = [_SEGMENT.unpack_from(data, phoff + phsize * number) for number in range(phnum)]
     segments = [header for header in headers if header[0] == _PT_LOAD]

@@ -187,8 +187,9 @@ class Skeleton(Closing):
 
         So does ``NAME__attach`` of the reference tool's skeletons. The sections of kprobes,
         uprobes, tracepoints and raw tracepoints are in the bundle's config only, which no signature
-        covers: whoever changes it attaches a signed program elsewhere. They are believed only if
-        that is asked for, or if the loader is of the scheme ``unsigned``.
+        covers: whoever changes it attaches a signed program elsewhere, or not at all. They are
+        believed only if that is asked for, or if the loader is of the scheme ``unsigned``; or such
+        programs are attached one by one before.
 
         Args:
             trust_sections: believe them.
@@ -203,13 +204,15 @@ class Skeleton(Closing):
         """
         self._require_open()
         programs = self.programs.values()
-        open_points = [p.entry for p in programs if not p.attach_point_is_covered]
-        if open_points and not trust_sections:
-            raise uncovered(open_points)
+        by_hand = {p.name for p in programs if any(link.is_open for link in p.links)}
+        open_points = [p for p in programs if not (p.attach_point_is_covered or trust_sections)]
+        if left := [p.entry for p in open_points if p.name not in by_hand]:
+            raise uncovered(left)
         made: list[Link] = []
         with ExitStack() as failed:
-            for program in self.programs.values():
-                if how_to_attach(program.entry.type, program.entry.attach_type) is None:
+            for program in programs:
+                row = how_to_attach(program.entry.type, program.entry.attach_type)
+                if row is None or program in open_points:
                     continue
                 with suppress(MissingArgumentError):
                     made.append(program.attach(trust_sections=trust_sections))

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bpfseal.bundle import store
+from bpfseal.bundle.downgrade import refuse_traps
 from bpfseal.bundle.layout import decode, encode
 from bpfseal.bundle.lskel_import import import_header, verify_import
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.bundle.offline import attach, prepare
+from bpfseal.bundle.reading import bundle_of
 from bpfseal.bundle.reference import parse_reference
 from bpfseal.bundle.skeleton_c import c_skeleton
 from bpfseal.bundle.skeleton_python import python_skeleton
@@ -25,6 +27,7 @@ from bpfseal.errors import BpfsealError
 from bpfseal.loader.reading import read_loader
 from bpfseal.scheme import SCHEMES
 from bpfseal.skeleton.description import Description
+from support.files import ROOT
 from support.layouts import add_blob, blob_path, dumped
 from support.lskel_writer import header_of
 
@@ -59,11 +62,24 @@ def use_loader(variant: SignedLoader) -> None:
         verify_loader(variant, _trusted())
     with contextlib.suppress(BpfsealError):
         prepare(variant)
+    with contextlib.suppress(BpfsealError):
+        refuse_traps(variant, _trusted())
     description = Description(variant.loader)
     for number in range(len(variant.loader.maps)):
         for ask in (description.map_types, description.variables, description.initial_value):
             with contextlib.suppress(BpfsealError):
                 ask(number)
+
+
+def _files() -> Sequence[bytes]:
+    """Return a file of each kind that `bundle_of` tells apart."""
+    return (*_archives(), *_headers(), (ROOT / "examples" / "xdpcount.bpf.o").read_bytes())
+
+
+def _file(data: bytes) -> object:
+    bundle = bundle_of(data, "fuzzed")
+    use(bundle)
+    return bundle
 
 
 def _archives() -> Sequence[bytes]:
@@ -214,6 +230,7 @@ def _reference(data: bytes) -> object:
 
 TARGETS = (
     Target("bundle-archive", _archives, _archive, TAR),
+    Target("bundle-file", _files, _file, (*TAR, *TEXT, *BYTES)),
     Target("bundle-directory", _documents, _directory, by_part(JSON, JSON)),
     *(
         Target(f"bundle-{kind}", partial(_parts, kind), _documented(kind), JSON)

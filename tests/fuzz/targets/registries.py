@@ -90,7 +90,8 @@ def _answers() -> Sequence[bytes]:
     )
 
 
-def _answer(data: bytes) -> object:
+def answered(data: bytes) -> dict[str, bytes]:
+    """Pull from a registry that gives these answers to the first requests."""
     server = _server()
     server.answers = list(split(data, 2))
     reference = parse_reference(f"{server.host}/tools/x:1")
@@ -99,5 +100,5 @@ def _answer(data: bytes) -> object:
 
 
 TARGETS = (
-    Target("registry-answer", _answers, _answer, by_part((*TEXT, *BYTES), (*TEXT, *BYTES, *JSON))),
+    Target("registry-answer", _answers, answered, by_part((*TEXT, *BYTES), (*TEXT, *BYTES, *JSON))),
 )

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
+import lzma
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from bpfseal.bpf.uapi import KeyringId, ProgType
-from bpfseal.bundle import coverage
 from bpfseal.errors import BpfsealError
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.profile import PROFILES
 from bpfseal.kernel.protocol import ProgLoad
-from bpfseal.signing import cms
+from bpfseal.release import NEWEST
+from bpfseal.signing import cms, pkcs7_parser
 from bpfseal.signing.certificate import Certificate
 from bpfseal.signing.pkcs11_uri import Pkcs11Uri
 from bpfseal.signing.signer import is_encrypted, load_signer
 from bpfseal.signing.trust import read_certificates
 from bpfseal.signing.verify import verify_signature
+from support.files import ROOT
 
 from ..mutators import DER, PEM, TEXT
 from .base import AT, Target, certificate_file, key_file, signer
@@ -30,10 +34,28 @@ from .base import AT, Target, certificate_file, key_file, signer
 _KEYS = ("rsa2048", "p256", "p384")
 _PAYLOAD = bytes(range(256)) * 2
 _PASSPHRASE = b"test"
+_EACH = 8
+"""One of so many measured messages is a seed."""
 
 
 def _certificates() -> list[Certificate]:
     return [signer(name).certificate for name in _KEYS]
+
+
+@cache
+def _measured(name: str) -> dict[str, Any]:
+    """Return what real kernels were asked (tests/kernel/model/measured/README.md)."""
+    path = ROOT / "tests" / "kernel" / "model" / "measured" / f"{name}.json.xz"
+    document: dict[str, Any] = json.loads(lzma.decompress(path.read_bytes()))
+    return document
+
+
+def _measured_messages() -> list[bytes]:
+    return [bytes.fromhex(row[2]) for row in _measured("messages")["messages"][::_EACH]]
+
+
+def _measured_certificates() -> list[bytes]:
+    return [bytes.fromhex(each) for each in _measured("messages")["certificates"].values()]
 
 
 @cache
@@ -55,14 +77,14 @@ def _messages() -> Sequence[bytes]:
         builder = pkcs7.PKCS7SignatureBuilder().set_data(_PAYLOAD)
         builder = builder.add_signer(certificate, private, certificate.signature_hash_algorithm)  # type: ignore[arg-type]
         others.append(builder.sign(serialization.Encoding.DER, options))
-    return (*own, *others)
+    return (*own, *others, *_measured_messages())
 
 
 def _message(data: bytes) -> object:
     for algorithm_as_kernel in (False, True):
         with contextlib.suppress(BpfsealError):
             verify_signature(data, _PAYLOAD, _certificates(), at=AT, as_kernel=algorithm_as_kernel)
-    return coverage.parse(data)
+    return pkcs7_parser.parse(data, NEWEST)
 
 
 _RELEASES = ("6.18", "7.2", "7.3")
@@ -70,11 +92,11 @@ _RELEASES = ("6.18", "7.2", "7.3")
 
 def _model_message(data: bytes) -> object:
     """Let kernels of the model verify it at BPF_PROG_LOAD."""
-    insns = bytes.fromhex("b700000000000000 9500000000000000")
+    insns = bytes.fromhex(_measured("messages")["programs"]["signed"])
     for name in _RELEASES:
         kernel = ModelKernel(profile=PROFILES[name])
-        for certificate in _certificates():
-            kernel.keyrings.add_key(KeyringId.SESSION, certificate.der)
+        for certificate in _measured_certificates():
+            kernel.keyrings.add_key(KeyringId.SESSION, certificate)
         request = ProgLoad(
             ProgType.SYSCALL, "x", insns, "GPL", signature=data, keyring_id=KeyringId.SESSION
         )
@@ -84,7 +106,8 @@ def _model_message(data: bytes) -> object:
 
 
 def _certificate_seeds() -> Sequence[bytes]:
-    return tuple(signer(name).certificate.der for name in _KEYS)
+    own = [signer(name).certificate.der for name in _KEYS]
+    return (*own, *(bytes.fromhex(row[1]) for row in _measured("certificates")["certificates"]))
 
 
 def _certificate(data: bytes) -> object:
@@ -106,7 +129,7 @@ def _model_key(data: bytes) -> object:
 
 def _trust_files() -> Sequence[bytes]:
     pems = [certificate_file(name) for name in _KEYS]
-    ders = _certificate_seeds()
+    ders = [signer(name).certificate.der for name in _KEYS]
     return (*pems, b"text\n".join(pems), b"".join(ders), ders[0])
 
 

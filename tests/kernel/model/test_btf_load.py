@@ -9,11 +9,15 @@ from typing import Final
 
 import pytest
 
+from bpfseal.bpf.uapi import MapType
+from bpfseal.btf.builder import BtfBuilder
 from bpfseal.bundle.model import SignedLoader
 from bpfseal.errors import KernelError
 from bpfseal.kernel.load import load
 from bpfseal.kernel.model import ModelKernel
 from bpfseal.kernel.model.kernel_btf import SyntheticBtf
+from bpfseal.kernel.model.map_calls import map_create
+from bpfseal.kernel.model.map_rules import MapAttributes
 from bpfseal.kernel.model.profile import PROFILES
 from bpfseal.loader import generate
 from bpfseal.object import read_object
@@ -62,6 +66,41 @@ def test_locks_that_do_not_fit_end_the_load(name: str, expected: int) -> None:
     with pytest.raises(KernelError) as refused:
         load_object(name)
     assert refused.value.errno == expected
+
+
+_U32_TYPE: Final = 1
+_TAKES_BTF: Final = {
+    **dict.fromkeys((MapType.HASH, MapType.ARRAY, MapType.PROG_ARRAY, MapType.LRU_HASH), 0),
+    **dict.fromkeys((MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.REUSEPORT_SOCKARRAY), 0),
+    **dict.fromkeys((MapType.PERF_EVENT_ARRAY, MapType.CGROUP_ARRAY, MapType.CPUMAP), 524),
+    **dict.fromkeys((MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.SOCKMAP, MapType.XSKMAP), 524),
+    **dict.fromkeys((MapType.QUEUE, MapType.STACK), errno.EINVAL),
+}
+"""Answers of Linux 6.18.44 to maps with a BTF for a key and a value of four bytes."""
+
+
+@pytest.mark.parametrize("kind", _TAKES_BTF)
+def test_a_map_takes_a_btf_if_its_type_does(kind: MapType) -> None:
+    """map_check_btf (kernel/bpf/syscall.c)."""
+    kernel = ModelKernel()
+    builder = BtfBuilder()
+    assert builder.add_int("unsigned int", 4) == _U32_TYPE
+    has_key = kind not in (MapType.QUEUE, MapType.STACK)
+    attributes = MapAttributes(
+        type=kind,
+        key_size=4 if has_key else 0,
+        value_size=4,
+        max_entries=1,
+        btf_fd=kernel.btf_load(builder.encode()),
+        btf_key_type_id=_U32_TYPE if has_key else 0,
+        btf_value_type_id=_U32_TYPE,
+    )
+    answer = 0
+    try:
+        map_create(kernel._state, attributes)
+    except KernelError as error:
+        answer = error.errno
+    assert answer == _TAKES_BTF[kind]
 
 
 @pytest.mark.parametrize("name", ["w1", "w2", "w6"])

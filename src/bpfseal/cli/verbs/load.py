@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     certificates = _certificates(args.certificate or ())
     console.detail(kernel.description)
     scheme = kernel.accepted_scheme() if args.scheme == AUTO else args.scheme
-    bundle = read_input(args.input, scheme or SIGNED_SCHEMES[0])
+    bundle = read_input(args.input, scheme or SIGNED_SCHEMES[0], is_checked_later=True)
     document: dict[str, Any] = {
         "name": bundle.name,
         "scheme": scheme or AUTO,

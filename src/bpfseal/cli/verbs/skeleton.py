@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     output = STDIO if args.output is None else str(args.output)
     if output == STDIO and console.json:
         raise UsageError("--json needs stdout for itself", hint="-o FILE")
-    bundle = read_input(args.input, args.scheme)
+    bundle = read_input(args.input, args.scheme, is_checked_later=True)
     with naming(shown(args.input)):
         embedded = replace(bundle, variants=variants(bundle, args.scheme))
         make = c_skeleton if args.language == "c" else python_skeleton

@@ -76,7 +76,7 @@ def _verify_input(path: str, scheme: str, question: _Question, console: Console)
 
     try:
         with naming(shown(path)):
-            bundle = read_input(path, scheme)
+            bundle = read_input(path, scheme, is_checked_later=True)
             check_name(bundle)
             found = variants(bundle, scheme)
     except BpfsealError as error:
@@ -150,7 +150,7 @@ def _verify_variant(
     for entry in verification.not_covered:
         console.note(
             f"{label}: not covered by the signature: "
-            f"the attach point of program {entry.name} says {entry.section}"
+            f"the attach point of program {entry.name} says {entry.section or 'nothing'}"
         )
     if console.verbose:
         _details(document, verification, console)

@@ -103,7 +103,8 @@ class MapRule:
         flags: allowed flags.
         required: flags that must be set.
         contents: what the elements are.
-        has_btf: the type takes a BTF for its key and value (``map_check_btf``).
+        has_btf: the type takes a BTF for its key and value (its ``map_check_btf`` is not
+            ``map_check_no_btf``).
         needs_btf: it must have one.
     """
 
@@ -151,12 +152,12 @@ _STORAGE = MapRule(
 )
 _CGROUP_STORAGE = MapRule(_CGROUP_KEY, _SOME, PAGE_SIZE, _none, _NUMA | _ALL_ACCESS, has_btf=True)
 _RINGBUF = MapRule(_EMPTY, _EMPTY, entries=_pages, flags=_NUMA)
-_QUEUE = MapRule(_EMPTY, _SOME, flags=_NUMA | _ALL_ACCESS, contents=Contents.QUEUE)
+_QUEUE = MapRule(_EMPTY, _SOME, flags=_NUMA | _ALL_ACCESS, contents=Contents.QUEUE, has_btf=True)
 
 RULES: Final[dict[int, MapRule]] = {
     MapType.HASH: _hash(_NO_PREALLOC | _NUMA),
     MapType.ARRAY: _array(_NUMA | MapFlag.MMAPABLE | _INNER_MAP),
-    MapType.PROG_ARRAY: MapRule(_U32, _U32, contents=Contents.PROG_ARRAY),
+    MapType.PROG_ARRAY: MapRule(_U32, _U32, contents=Contents.PROG_ARRAY, has_btf=True),
     MapType.PERF_EVENT_ARRAY: MapRule(
         _U32, _U32, flags=_NUMA | _ACCESS | _PRESERVE_ELEMS, contents=Contents.FD_ARRAY
     ),
@@ -182,7 +183,9 @@ RULES: Final[dict[int, MapRule]] = {
     MapType.XSKMAP: MapRule(_U32, _U32),
     MapType.SOCKHASH: MapRule(range(1, 513), _U32_OR_U64),
     MapType.CGROUP_STORAGE: _CGROUP_STORAGE,
-    MapType.REUSEPORT_SOCKARRAY: MapRule(_U32, _U32_OR_U64, flags=_NUMA | _ALL_ACCESS),
+    MapType.REUSEPORT_SOCKARRAY: MapRule(
+        _U32, _U32_OR_U64, flags=_NUMA | _ALL_ACCESS, has_btf=True
+    ),
     MapType.PERCPU_CGROUP_STORAGE: _CGROUP_STORAGE,
     MapType.QUEUE: _QUEUE,
     MapType.STACK: _QUEUE,
