@@ -261,6 +261,6 @@ def _warnings(found: Sequence[Admission], plain: Sequence[Admission]) -> Iterato
     for each, otherwise in zip(found, plain, strict=True):
         if otherwise.loads != "no" and each.errno not in (0, otherwise.errno):
             lacking.setdefault((each.loads, each.text), []).append(each.release.name)
-    for (loads, text), names in lacking.items():
+    for (loads, text), kernels in lacking.items():
         verb = "does not load" if loads == "no" else "does not always load"
-        yield f"{verb} on {', '.join(names)}: {text}"
+        yield f"{verb} on {', '.join(kernels)}: {text}"
