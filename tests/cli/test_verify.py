@@ -262,6 +262,48 @@ def test_trust_comes_from_several_directories_and_dumps_of_keyrings(
     assert "warning: two/dump.x509: the certificate at byte" in done.err
 
 
+def test_a_directory_of_certificates_may_hold_a_key_and_junk_which_are_named(
+    cli: Cli, keys: Keys, other_keys: Keys, signed: str
+) -> None:
+    Path("trust").mkdir()
+    Path("trust/key.pem").write_bytes(other_keys.private_key.read_bytes())
+    Path("trust/junk.der").write_bytes(b"junk")
+    done = cli("verify", signed, "--trust", "trust")
+    assert (done.status, done.out) == (3, "")
+    assert "trust: holds no certificate" in done.err
+    Path("trust/cert.pem").write_bytes(keys.certificate.read_bytes())
+    done = cli("verify", signed, "--trust", "trust")
+    assert done.status == 0
+    assert "trust/key.pem is passed over: no certificate in the PEM file" in done.err
+    assert "trust/junk.der is passed over: no X.509 certificates" in done.err
+    assert cli("verify", signed, "--trust", str(keys.folder)).status == 0
+    assert cli("verify", signed, "--certificate", "trust/key.pem").status == 3
+
+
+@pytest.mark.parametrize(
+    ("scheme", "names"),
+    [
+        ("loadtime", ()),  # 7.1 has no SHA-512, and never loads it
+        ("kfunc", ("does not always load on kfunc: -ENOPKG",)),
+        (
+            "inline-original",
+            ("does not always load on kfunc, 7.2: -ENOPKG", "does not load on 7.1: -ENOPKG"),
+        ),
+    ],
+)
+def test_a_warning_about_a_digest_is_about_kernels_that_would_load_the_variant(
+    cli: Cli, keys: Keys, scheme: str, names: tuple[str, ...]
+) -> None:
+    cli("sign", OBJECT, *keys.signing, "--scheme", scheme, "--hash", "sha512", "-o", "a")
+    verify = ("verify", "a", "--certificate", keys.certificate)
+    done = cli(*verify)
+    told = [line for line in done.err.splitlines() if "load on" in line]
+    assert len(told) == len(names)
+    assert all(name in line for name, line in zip(names, told, strict=True))
+    if scheme == "loadtime":
+        assert cli(*verify, "--strict").status == 0
+
+
 def test_a_damaged_certificate_is_not_trusted(cli: Cli, keys: Keys, signed: str) -> None:
     damaged = bytearray((keys.folder / "cert.der").read_bytes())
     damaged[-1] ^= 1
