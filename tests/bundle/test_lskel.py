@@ -21,8 +21,8 @@ from support.fuzz import mutations
 FOLDER = Path(__file__).parent / "headers"
 OBJECT = Path(__file__).parents[2] / "examples" / "exectrace.bpf.o"
 NEW, OLD = "bpftool-7.8-signed", "bpftool-7.1"
-NAMES = (NEW, "bpftool-7.8-unsigned", OLD)
-SCHEMES = {NEW: "loadtime", "bpftool-7.8-unsigned": "unsigned", OLD: "unsigned"}
+NAMES = (NEW, "bpftool-7.8-unsigned", "bpftool-7.5", OLD)
+SCHEMES = {name: "loadtime" if name == NEW else "unsigned" for name in NAMES}
 
 
 def genuine(name: str = NEW) -> str:
@@ -209,6 +209,8 @@ def test_no_line_can_be_left_out_doubled_or_changed(name: str) -> None:
                 parsed(changed)  # which is less work
                 if line.startswith("\\"):
                     continue  # a blob, which the loader's own checks are for
+                if not line and not other:
+                    continue  # the empty line that 7.5 has and 7.8 has not
                 import_header(changed.encode(), "x")
             except InputError:
                 continue

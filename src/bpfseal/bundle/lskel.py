@@ -9,8 +9,8 @@ the variables of sections, sizes) is only taken out here: `bpfseal.bundle.lskel_
 with the loader. Line ends may be CRLF, and the file may begin with a byte order mark, as neither
 means anything to a compiler.
 
-There are two generations: since bpftool 7.3 the blobs are arrays (``opts_data[]``) and pointers are
-cast for C++; before, the blobs are strings in the calls.
+There are three generations, of which bpftool 7.1, 7.5 and 7.8 were tried: first the blobs are
+strings in the calls; then they are arrays (``opts_data[]``); then pointers are cast for C++, too.
 
 What the header means is the matter of `bpfseal.bundle.lskel_import`.
 
@@ -274,12 +274,11 @@ class _Parser(Lines):
             tabs = "\t\t"
             self.expect("\t{", f"\t\tstatic const char data{_ARRAY}")
             value = self.blob(";")
+            call = f"skel_prep_map_data((void *)data, {pages},"
             cast = f"(__typeof__(skel->{ident}))"
-            self.expect(
-                "",
-                f"\t\tskel->{ident} = {cast}skel_prep_map_data((void *)data, {pages},",
-                "\t\t\t\t\t\tsizeof(data) - 1);",
-            )
+            self.expect("")
+            self.expect_one(f"\t\tskel->{ident} = {cast}{call}", f"\t\tskel->{ident} = {call}")
+            self.expect("\t\t\t\t\t\tsizeof(data) - 1);")
         self.expect(f"{tabs}if (!skel->{ident})", f"{tabs}\tgoto cleanup;")
         self.expect(f"{tabs}skel->maps.{ident}.initial_value = (__u64) (long) skel->{ident};")
         if tabs == "\t\t":
@@ -319,6 +318,7 @@ class _Parser(Lines):
             self.refuse(f"an array {missing[0]}")
         if self.has_keyring != ("opts_sig" in arrays):
             self.refuse("a signature if the struct has a keyring, and only then")
+        self.accept("")  # which bpftool 7.5 has here
         left = {f"\t{line}" for name in arrays for line in _OPTIONS[name]} | {f"\t{_CONTEXT}"}
         while left:
             line = self.peek()
