@@ -24,7 +24,7 @@ if (
 ):
     del sys.path[0]
 
-import signal
+import signal  # noqa: E402
 
 _UNAVAILABLE = 4
 _INTERRUPTED = 128 + signal.SIGINT

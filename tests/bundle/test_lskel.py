@@ -21,8 +21,8 @@ from support.fuzz import mutations
 FOLDER = Path(__file__).parent / "headers"
 OBJECT = Path(__file__).parents[2] / "examples" / "exectrace.bpf.o"
 NEW, OLD = "bpftool-7.8-signed", "bpftool-7.1"
-NAMES = (NEW, "bpftool-7.8-unsigned", OLD)
-SCHEMES = {NEW: "loadtime", "bpftool-7.8-unsigned": "unsigned", OLD: "unsigned"}
+NAMES = (NEW, "bpftool-7.8-unsigned", "bpftool-7.5", OLD)
+SCHEMES = {name: "loadtime" if name == NEW else "unsigned" for name in NAMES}
 
 
 def genuine(name: str = NEW) -> str:
@@ -193,7 +193,7 @@ def test_what_the_tool_does_not_write_is_refused_with_its_line(trick: str) -> No
     assert old in text
     start, _, end = text.rpartition(old) if "end" in trick else text.partition(old)
     with pytest.raises(InputError) as caught:
-        parsed(start + new + end)
+        import_header((start + new + end).encode(), "tool.lskel.h")
     assert caught.value.where.startswith("tool.lskel.h")
 
 
@@ -202,32 +202,24 @@ def test_no_line_can_be_left_out_doubled_or_changed(name: str) -> None:
     """Whatever a line says, the file without it, or with it twice, is another program."""
     text = genuine(name)
     lines = text.split("\n")[:-1]
-    expected = parsed(text)
     for number, line in enumerate(lines):
         for other in ([], [line, line], [f"{line} "], [f"{line};"]):
             changed = "\n".join([*lines[:number], *other, *lines[number + 1 :], ""])
             try:
-                found = parsed(changed)
+                parsed(changed)  # which is less work
+                if line.startswith("\\"):
+                    continue  # a blob, which the loader's own checks are for
+                if not line and not other:
+                    continue  # the empty line that 7.5 has and 7.8 has not
+                import_header(changed.encode(), "x")
             except InputError:
                 continue
-            is_blob = line.startswith("\\")
-            is_declaration = line.startswith("\t\t__u64") or "_Static_assert(" in line
-            assert is_blob or is_declaration, f"line {number + 1}: {line!r} became {other}"
-            assert is_blob or found == expected
+            pytest.fail(f"line {number + 1}: {line!r} became {other}")
 
 
 def test_a_header_of_another_tool_is_refused() -> None:
     with pytest.raises(InputError, match="not a light skeleton"):
         parsed("struct x { struct bpf_loader_ctx ctx; };\n")
-
-
-def test_members_that_the_tool_declares_are_taken() -> None:
-    declared = (
-        "\t\tenum kind {\n\t\t\tONE = 0,\n\t\t\tTWO = -1,\n\t\t} kind;\n"
-        "\t\tstruct {\n\t\t\tunsigned int x: 3;\n\t\t\tlong: 61;\n\t\t} __attribute__((packed)) y[4][2];\n"
-        "\t\tint (*callback)(struct z *, int);\n\t\tchar __pad0[4];\n\t\tconst volatile bool b;\n"
-    )
-    assert parsed(genuine().replace(DATA, DATA + declared)) == parsed(genuine())
 
 
 def test_the_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

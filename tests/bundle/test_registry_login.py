@@ -286,7 +286,12 @@ def test_a_token_service_elsewhere_gets_the_password_only_if_it_was_named(
 @pytest.mark.parametrize(
     ("registry_host", "service", "expected"),
     [
-        ("registry.example.org", "auth.example.org", True),
+        ("registry.example.org", "example.org", True),
+        ("example.org", "auth.example.org", True),
+        ("registry-1.docker.io", "auth.docker.io", True),
+        ("registry.example.org", "auth.example.org", False),
+        ("registry.corp.co.uk", "evil.co.uk", False),
+        ("mine.azurecr.io", "evil.azurecr.io", False),
         ("registry.example.org:5000", "registry.example.org", True),
         ("registry.example.org", "example.org.evil.org", False),
         ("registry.example.org", "evil.org", False),
@@ -294,7 +299,7 @@ def test_a_token_service_elsewhere_gets_the_password_only_if_it_was_named(
         ("localhost", "evil.localhost", False),
     ],
 )
-def test_a_token_service_of_the_same_domain_is_the_registrys_own(
+def test_a_token_service_above_or_below_is_the_registrys_own_and_no_sibling(
     registry_host: str, service: str, *, expected: bool
 ) -> None:
     with Deadline(5) as deadline:

@@ -434,7 +434,14 @@ def test_equal_blobs_are_embedded_once() -> None:
     assert header.count("static const char metadata_") == 1
 
 
-def test_a_variant_that_should_be_signed_is_refused_without() -> None:
+def test_only_the_signed_variants_are_embedded() -> None:
+    both = bundle_of(example("exectrace"), "kfunc", "loadtime")
+    bare = replace(both.variants[0], signatures=())
+    partly = replace(both, variants=(bare, both.variants[1]))
+    assert c_skeleton(partly) == c_skeleton(bundle_of(example("exectrace"), "loadtime"))
+
+
+def test_a_bundle_without_any_signature_is_refused() -> None:
     loader = generate(example("exectrace"), "kfunc")
     with pytest.raises(UsageError, match="the variant kfunc is not signed"):
         c_skeleton(Bundle("exectrace_bpf", (SignedLoader(loader),)))

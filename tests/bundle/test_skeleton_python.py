@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -76,6 +77,13 @@ def test_the_module_is_clean(tmp_path: Path) -> None:
     path.write_text(python_skeleton(bundle_of("kfunc")))
     command = [sys.executable, "-W", "error", "-c", "import skeleton"]
     subprocess.run(command, check=True, cwd=tmp_path)
+
+
+def test_only_the_signed_variants_are_embedded() -> None:
+    both = bundle_of("kfunc", "loadtime")
+    bare = replace(both.variants[0], signatures=())
+    partly = replace(both, variants=(bare, both.variants[1]))
+    assert python_skeleton(partly) == python_skeleton(bundle_of("loadtime"))
 
 
 def test_unsigned_variants_are_refused() -> None:

@@ -14,7 +14,9 @@ import pytest
 from bpfseal import __version__
 from bpfseal.bundle.store import unpack
 from bpfseal.cli import main as cli_main
+from bpfseal.cli.load_targets import LINUX_ONLY, MODEL_ONLY
 from bpfseal.cli.main import EXIT_BROKEN_PIPE, EXIT_BUG
+from bpfseal.cli.options import Options, Parser
 from bpfseal.cli.verbs import VERBS, verb_module
 
 from .support import OBJECT, Cli, Keys, listing, run_process
@@ -65,6 +67,30 @@ def test_every_verb_and_option_is_in_the_manual(cli: Cli, verb: str) -> None:
     assert [option for option in sorted(options - {"--help"}) if option not in manual] == []
 
 
+def test_a_mistyped_option_points_to_the_help_of_the_verb(cli: Cli) -> None:
+    done = cli("verify", "x", "--certificat", "c")
+    assert (done.status, done.out) == (2, "")
+    assert "--certificat" in done.err
+    assert done.err.endswith("(see: bpfseal verify --help)\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_marks_what_is_required(cli: Cli, verb: str) -> None:
+    options = Options(Parser(prog=f"bpfseal {verb}"), verb)
+    verb_module(verb).configure(options)
+    text = " ".join(cli(verb, "--help").out.split())
+    marked = {part.split()[-1] for part in text.split("(required)")[:-1] if part}
+    assert len(marked) == sum(each.required for each in options._options.values())
+
+
+def test_help_says_which_kernel_an_option_of_load_is_for(cli: Cli) -> None:
+    text = " ".join(cli("load", "--help").out.split())
+    for kernel, names in (("linux", LINUX_ONLY), ("model", MODEL_ONLY)):
+        for name in names:
+            option = text.split(f" --{name.replace('_', '-')} ")[-1]
+            assert option.removeprefix("DIR ").removeprefix("FILE ").startswith(f"({kernel}) ")
+
+
 def test_version_is_printed(cli: Cli) -> None:
     assert cli("--version").out == f"bpfseal {__version__}\n"
 
@@ -101,6 +127,20 @@ def test_the_command_line_wins_over_variables_and_these_over_the_file(
     assert digest("--hash", "sha256") == "sha256"
     monkeypatch.setenv("BPFSEAL_HASH", "")
     assert digest() == "sha384"
+
+
+def test_the_command_line_takes_back_what_another_place_switches_on(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("bpfseal.toml").write_text("json = true\n[build]\nunpacked = true\n")
+    assert cli("build", OBJECT, "--no-json", "--no-unpacked").out.startswith("exectrace.bpfseal: ")
+    assert Path("exectrace.bpfseal").is_file()
+    monkeypatch.setenv("BPFSEAL_UNPACKED", "1")
+    assert cli("build", OBJECT, "-o", "folder").document["status"] == 0
+    assert Path("folder").is_dir()
+    monkeypatch.setenv("BPFSEAL_NO_METADATA_CHECK", "1")
+    done = cli("load", "--kernel", "model", OBJECT, "--metadata-check")
+    assert "options_from" not in done.document
 
 
 def test_an_option_that_repeats_is_a_list_elsewhere(
@@ -236,6 +276,49 @@ def test_colour_and_boxes_appear_on_a_terminal_only(cli: Cli, keys: Keys) -> Non
     assert "\x1b[" not in cli(*verify).out
     assert "│" in on_terminal("inspect", OBJECT)
     assert "│" not in cli("inspect", OBJECT).out
+
+
+def cells(shown: str) -> set[str]:
+    """Return what the cells of the tables hold, of which each may go over several lines."""
+    found: set[str] = set()
+    row: list[str] = []
+    for line in shown.splitlines():
+        if line.startswith("│"):
+            parts = [part.strip() for part in line.strip("│").split("│")]
+            row = [a + b for a, b in zip(row or [""] * len(parts), parts, strict=True)]
+            found.update(row)
+            if parts[0]:
+                found.update(parts)
+                row = parts
+        else:
+            row = []
+    return found
+
+
+def test_no_table_cuts_what_decides(cli: Cli, keys: Keys) -> None:
+    """80 columns are what `rich` takes for a terminal without a size."""
+    policy = Path("site.pol")
+    policy.write_text("policy_name=site policy_version=1.0.0\nDEFAULT action=ALLOW\n")
+    assert cli("sign", OBJECT, *keys.signing, "-o", "a").status == 0
+    certificate = ("--certificate", keys.certificate)
+    shown = {
+        arguments[0]: on_terminal(*arguments)
+        for arguments in (
+            ("inspect", "a"),
+            ("verify", "a", "-v", *certificate),
+            ("load", "a", "--kernel", "model", *certificate),
+            ("policy", "eval", str(policy), "--bundle", "a"),
+            ("probe",),
+        )
+    }
+    for verb, text in shown.items():
+        assert "│" in text, verb
+        assert "…" not in text, verb
+    assert {
+        "btf_trace_sched_process_exec",
+        "tp_btf/sched_process_exec",
+    } <= cells(shown["inspect"])
+    assert "BPF_PROG_LOAD_POST_INTEGRITY" in cells(shown["policy"])
 
 
 def test_many_inputs_show_a_progress_bar_on_a_terminal(keys: Keys) -> None:

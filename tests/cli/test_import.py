@@ -81,3 +81,14 @@ def test_stdin_and_stdout(header: str) -> None:
 
 def test_json_needs_stdout_for_itself(cli: Cli, header: str) -> None:
     assert cli("import", header, "-o", "-", "--json").status == 2
+
+
+def test_a_skeleton_of_ours_is_refused_by_its_name(cli: Cli, keys: Keys) -> None:
+    """Its header holds many variants; it is not what the reference tool writes."""
+    assert cli("sign", OBJECT, *keys.signing, "-o", "signed").status == 0
+    assert cli("skeleton", "c", "signed", "-o", "ours.lskel.h").status == 0
+    for verb in ("import", "inspect"):
+        done = cli(verb, "ours.lskel.h")
+        assert done.status == 3
+        assert "a C skeleton made by bpfseal" in done.err
+        assert "give the bundle that it was made from" in done.err

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from bpfseal.bpf.uapi import MapType
+from bpfseal.kernel.linux import features, trial
+from bpfseal.kernel.linux.features import Finding
 from support.object_writer import ObjectWriter
 
 from .support import OBJECT, Cli
@@ -94,3 +96,23 @@ def test_the_features_are_three_valued_with_reasons(cli: Cli) -> None:
     for finding in result["findings"].values():
         assert finding["answer"] in ("yes", "no", "unknown")
         assert finding["reason"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "loads", "says"),
+    [
+        (True, "yes", "of scheme inline load here"),
+        (None, "unknown", "of scheme inline load here if the kernel verifies signatures"),
+        (False, "no", "no signed loader loads here"),
+    ],
+)
+def test_what_could_not_be_tried_is_not_promised(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, answer: bool | None, loads: str, says: str
+) -> None:
+    """Without the right to load programs nobody knows whether signatures are verified."""
+    finding = Finding(answer, "as this test says")
+    monkeypatch.setattr(trial, "verifies_signatures", lambda _: finding)
+    monkeypatch.setattr(features.Features, "scheme", lambda _: "inline")
+    assert says in cli("probe").out.splitlines()[-1]
+    (result,) = cli("probe", "--json").document["results"]
+    assert result["loads"] == loads

@@ -37,6 +37,15 @@ def test_all_variants_are_embedded_unless_one_is_chosen(cli: Cli, signed: str) -
     assert "insns_loadtime" not in Path("x.h").read_text()
 
 
+def test_variants_that_nobody_signed_are_left_out_and_named(cli: Cli, keys: Keys) -> None:
+    assert cli("build", OBJECT, "-o", "bare").status == 0
+    assert cli("sign", "bare", *keys.signing, "--scheme", "loadtime", "-o", "partly").status == 0
+    done = cli("skeleton", "c", "partly", "-o", "x.h", "--json")
+    assert done.document["results"][0]["schemes"] == ["loadtime"]
+    assert "left out, as nobody signed it: kfunc, inline-original, inline" in done.err
+    assert "insns_kfunc" not in Path("x.h").read_text()
+
+
 def test_an_object_becomes_an_unsigned_skeleton_when_asked(cli: Cli) -> None:
     assert cli("skeleton", "c", OBJECT, "--scheme", "unsigned").status == 0
     done = cli("skeleton", "c", OBJECT)

@@ -17,9 +17,9 @@ from .support import MODEL, OBJECT, Cli, Keys, listing
 LOCAL = {
     "keygen": {"type", "common-name"},
     "build": {"trace-loader", "page-size", "possible-cpus", "kernel-version", "unpacked"},
-    "sign": {"hash", "jobs", "page-size", "possible-cpus", "kernel-version", "unpacked"},
-    "prepare": {"hash", "page-size", "possible-cpus", "kernel-version"},
-    "attach": {"hash", "format", "page-size", "possible-cpus", "kernel-version", "unpacked"},
+    "sign": {"jobs", "page-size", "possible-cpus", "kernel-version", "unpacked"},
+    "prepare": {"page-size", "possible-cpus", "kernel-version"},
+    "attach": {"format", "page-size", "possible-cpus", "kernel-version", "unpacked"},
     "verify": {"strict"},
     "load": {"hold", "success-audit", "trace"},
     "policy": {"strict", "success-audit"},

@@ -465,6 +465,16 @@ def test_an_unsigned_loader_is_never_loaded_under_a_signed_name(cli: Cli, scheme
         assert "bpfseal sign" in result["refusal"]["hint"]
 
 
+def test_what_no_artifact_can_change_is_status_4_on_every_kernel(cli: Cli, keys: Keys) -> None:
+    """The rule of the exit status: the kernel that lacks something is the environment."""
+    cli("sign", OBJECT, *keys.signing, "-o", "signed")
+    load = ("load", "signed", "--certificate", keys.certificate, "--kernel")
+    done = cli(*load, "model:6.18-unverified")
+    assert (done.status, "cannot verify signatures" in done.out) == (4, True)
+    assert cli(*load, "model:6.12").status == 4
+    assert cli("load", "signed", "--kernel", "model").status == 1  # no key
+
+
 def test_only_the_scheme_unsigned_loads_without_a_signature(cli: Cli) -> None:
     for name in ("auto", "unsigned"):
         done = cli("load", *MODEL, OBJECT, "--scheme", name)

@@ -136,6 +136,64 @@ def test_a_kernel_that_is_named_has_to_load_some_variant(
     )
 
 
+@pytest.fixture
+def partly(cli: Cli, keys: Keys) -> str:
+    """A bundle with the variants of all schemes, of which one is signed."""
+    assert cli("build", OBJECT, "-o", "bare.bpfseal").status == 0
+    options = ("--scheme", "loadtime", "-o", "partly.bpfseal")
+    assert cli("sign", "bare.bpfseal", *keys.signing, *options).status == 0
+    return "partly.bpfseal"
+
+
+def test_a_variant_that_is_not_signed_does_not_matter_for_a_kernel_that_is_named(
+    cli: Cli, keys: Keys, partly: str
+) -> None:
+    verify = ("verify", partly, "--certificate", keys.certificate)
+    assert cli(*verify).status == 1
+    done = cli(*verify, "--kernel", "7.3", "--strict")
+    assert done.status == 0
+    assert done.out.splitlines() == [
+        *(
+            f"partly.bpfseal: {scheme}: not signed, so it is not asked about"
+            for scheme in ("kfunc", "inline-original", "inline")
+        ),
+        "partly.bpfseal: loadtime: verified, signed by CN=bpfseal signing key",
+    ]
+    results = cli(*verify, "--kernel", "7.3", "--json").document["results"]
+    assert [each["verified"] for each in results] == [False, False, False, True]
+    assert results[0]["error"]["message"] == "not signed"
+
+
+def test_what_nobody_signed_loads_on_no_kernel_that_is_named(
+    cli: Cli, keys: Keys, partly: str
+) -> None:
+    for options in (("--kernel", "6.18"), ("--kernel", "7.3", "--scheme", "kfunc")):
+        done = cli("verify", partly, "--certificate", keys.certificate, *options)
+        assert done.status == 1
+        assert f"NOT VERIFIED: no variant of it loads on {options[1]}" in done.out
+
+
+def test_a_trap_beside_variants_that_are_not_signed_fails_for_every_kernel_that_it_opens(
+    cli: Cli, keys: Keys, trap: str, partly: str
+) -> None:
+    bare = read_bundle(Path(partly)).variant("kfunc")
+    bundle = read_bundle(Path(trap))
+    write_bundle(replace(bundle, variants=(bare, *bundle.variants)), "both.bpfseal")
+    done = cli("verify", "both.bpfseal", "--certificate", keys.certificate, "--kernel", "7.2")
+    assert done.status == 1
+    assert "nobody" in done.out
+
+
+def test_a_bundle_that_is_partly_signed_loads_where_the_kernel_takes_the_signed_variant(
+    cli: Cli, keys: Keys, partly: str
+) -> None:
+    load = ("load", partly, "--certificate", keys.certificate, "--kernel")
+    assert cli(*load, "model:7.3").status == 0
+    done = cli(*load, "model:kfunc")
+    assert done.status == 1
+    assert "the variant kfunc, which this kernel takes, is not signed" in done.out
+
+
 def test_a_kernel_that_is_named_decides_which_digests_there_are(cli: Cli, signed: str) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command line is missing")
@@ -202,6 +260,48 @@ def test_trust_comes_from_several_directories_and_dumps_of_keyrings(
     done = cli("verify", signed, "--trust", "one", "--trust", "two")
     assert done.status == 0
     assert "warning: two/dump.x509: the certificate at byte" in done.err
+
+
+def test_a_directory_of_certificates_may_hold_a_key_and_junk_which_are_named(
+    cli: Cli, keys: Keys, other_keys: Keys, signed: str
+) -> None:
+    Path("trust").mkdir()
+    Path("trust/key.pem").write_bytes(other_keys.private_key.read_bytes())
+    Path("trust/junk.der").write_bytes(b"junk")
+    done = cli("verify", signed, "--trust", "trust")
+    assert (done.status, done.out) == (3, "")
+    assert "trust: holds no certificate" in done.err
+    Path("trust/cert.pem").write_bytes(keys.certificate.read_bytes())
+    done = cli("verify", signed, "--trust", "trust")
+    assert done.status == 0
+    assert "trust/key.pem is passed over: no certificate in the PEM file" in done.err
+    assert "trust/junk.der is passed over: no X.509 certificates" in done.err
+    assert cli("verify", signed, "--trust", str(keys.folder)).status == 0
+    assert cli("verify", signed, "--certificate", "trust/key.pem").status == 3
+
+
+@pytest.mark.parametrize(
+    ("scheme", "names"),
+    [
+        ("loadtime", ()),  # 7.1 has no SHA-512, and never loads it
+        ("kfunc", ("does not always load on kfunc: -ENOPKG",)),
+        (
+            "inline-original",
+            ("does not always load on kfunc, 7.2: -ENOPKG", "does not load on 7.1: -ENOPKG"),
+        ),
+    ],
+)
+def test_a_warning_about_a_digest_is_about_kernels_that_would_load_the_variant(
+    cli: Cli, keys: Keys, scheme: str, names: tuple[str, ...]
+) -> None:
+    cli("sign", OBJECT, *keys.signing, "--scheme", scheme, "--hash", "sha512", "-o", "a")
+    verify = ("verify", "a", "--certificate", keys.certificate)
+    done = cli(*verify)
+    told = [line for line in done.err.splitlines() if "load on" in line]
+    assert len(told) == len(names)
+    assert all(name in line for name, line in zip(names, told, strict=True))
+    if scheme == "loadtime":
+        assert cli(*verify, "--strict").status == 0
 
 
 def test_a_damaged_certificate_is_not_trusted(cli: Cli, keys: Keys, signed: str) -> None:

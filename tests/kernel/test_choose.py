@@ -211,13 +211,41 @@ def test_an_unsigned_variant_is_never_a_way_out() -> None:
     assert kernel.tried == "K"
 
 
-def test_a_variant_that_should_be_signed_is_refused_without() -> None:
-    bundle = bundle_of("kfunc", "loadtime")
-    bare = replace(bundle.variants[1], signatures=())
-    mixed = replace(bundle, variants=(bundle.variants[0], bare))
-    for scheme in ("auto", "loadtime"):
-        with pytest.raises(VerificationError, match="loadtime is not signed"):
-            load_bundle(Answering(), mixed, scheme=scheme)
+def partly_signed(*schemes: str) -> Bundle:
+    """All variants, with signatures on some."""
+    bundle = bundle_of(*SIGNED_SCHEMES)
+    return replace(
+        bundle,
+        variants=tuple(
+            variant if variant.loader.scheme_name in schemes else replace(variant, signatures=())
+            for variant in bundle.variants
+        ),
+    )
+
+
+def test_a_variant_that_is_asked_for_is_refused_without_a_signature() -> None:
+    with pytest.raises(VerificationError, match="loadtime is not signed"):
+        load_bundle(Answering(), partly_signed("kfunc"), scheme="loadtime")
+
+
+@pytest.mark.parametrize(
+    ("signed", "tried"),
+    [("kfunc", "K"), ("loadtime", "L"), ("inline", "I"), ("inline-original", "I")],
+)
+def test_what_nobody_signed_is_passed_over_beside_what_somebody_signed(
+    signed: str, tried: str
+) -> None:
+    kernel = Answering(REJECTED)
+    with pytest.raises(KernelError, match="EKEYREJECTED"):
+        load_bundle(kernel, partly_signed(signed))
+    assert kernel.tried == tried
+
+
+def test_a_signature_that_was_left_out_is_not_replaced_by_a_weaker_variant() -> None:
+    kernel = Answering(0, takes="loadtime")
+    with pytest.raises(VerificationError, match="loadtime, which this kernel takes, is not signed"):
+        load_bundle(kernel, partly_signed("kfunc", "inline"))
+    assert kernel.tried == ""
 
 
 @pytest.mark.parametrize("scheme", ["auto", *SIGNED_SCHEMES])

@@ -1,13 +1,19 @@
 """Write light skeletons as the reference tool does, character by character.
 
-That it does is checked with headers of the tool itself (tests/bundle/headers).
+That it does is checked with headers of the tool itself (tests/bundle/headers). The variables of
+sections come from the package's own writer of C, which is checked with the same headers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from bpfseal.bpf.uapi import AttachType, MapFlag, ProgType
+from bpfseal.btf.btf import Btf
+from bpfseal.bundle.c_dump import DIALECTS, CDump, data_sections
+from bpfseal.bundle.lskel_rules import asserted_sizes
 from bpfseal.bundle.model import SignedLoader
+from bpfseal.loader.model import ProgramEntry
 
 from .following import read_loader
 
@@ -28,6 +34,36 @@ def array(name: str, data: bytes, tabs: str = "\t") -> str:
     return f"{tabs}static const char {name}{_ARRAY_TAIL}{string(data)};"
 
 
+def members_of(btf: Btf | None, idents: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the declarations of the variables of sections, and the assertions of their sizes."""
+    members: dict[str, str] = dict.fromkeys(idents, "")
+    asserts: list[str] = []
+    if btf is None:
+        return members, asserts
+    parts: list[str] = []
+    dump = CDump(btf, DIALECTS[0], parts.append)
+    known = data_sections(btf)
+    for ident in members:
+        if ident in known:
+            parts.clear()
+            dump.section(known[ident])
+            members[ident] = "".join(parts)
+            asserts += asserted_sizes(btf, ident, known[ident])
+    return members, asserts
+
+
+def attach_call(entry: ProgramEntry, tracepoint: str | None) -> str:
+    """Return how a program is attached: ``codegen_attach_detach`` in gen.c."""
+    if entry.type == ProgType.RAW_TRACEPOINT:
+        name = tracepoint or entry.section.partition("/")[2] or "sys_enter"
+        return f'skel_raw_tracepoint_open("{name}", prog_fd);'
+    if entry.type not in (ProgType.TRACING, ProgType.LSM):
+        return "((void)prog_fd, 0); /* auto-attach not supported */"
+    if entry.attach_type == AttachType.TRACE_ITER:
+        return "skel_link_create(prog_fd, 0, BPF_TRACE_ITER);"
+    return "skel_raw_tracepoint_open(NULL, prog_fd);"
+
+
 def header_of(
     signed: SignedLoader,
     *,
@@ -41,7 +77,7 @@ def header_of(
         signed: the loader.
         replaced: other contents of blobs; ``data IDENT`` for those of global data.
         tracepoints: the raw tracepoints of programs.
-        members: the declarations of the variables of sections.
+        members: other declarations of the variables of sections.
     """
     loader, name = signed.loader, signed.loader.name
     blobs = {"opts_data": loader.metadata, "opts_insn": loader.insns}
@@ -52,9 +88,13 @@ def header_of(
     reading = read_loader(loader.insns, loader.metadata, loader.byteorder)
     data: dict[str, bytes] = {}
     for entry, command in zip(loader.maps, reading.maps(), strict=False):
-        if entry.has_initial_value:
+        if entry.has_initial_value and entry.flags & MapFlag.MMAPABLE:
             value = reading.initial_value(command) or b""
             data[entry.ident] = blobs.pop(f"data {entry.ident}", value)
+    raw = reading.btf()
+    btf = Btf.from_bytes(raw) if raw else None
+    inner, asserts = members_of(btf, data)
+    inner |= members or {}
     guard = f"__{name.upper()}_SKEL_H__"
     skel = f"struct {name} *skel"
     programs = [entry.name for entry in loader.programs]
@@ -79,18 +119,16 @@ def header_of(
     if "opts_sig" in blobs:
         lines.append("\t__s32 keyring_id;")
     for ident in data:
-        inner = (members or {}).get(ident, "\t\t__u64 one;\n")
-        lines += [f"\tstruct {name}__{ident} {{\n{inner}\t}} *{ident};"]
+        lines += [f"\tstruct {name}__{ident} {{\n{inner[ident]}\t}} *{ident};"]
     lines += ["};", ""]
-    for program in programs:
-        tracepoint = (tracepoints or {}).get(program)
-        argument = f'"{tracepoint}"' if tracepoint else "NULL"
+    for program, made in zip(programs, loader.programs, strict=True):
+        call = attach_call(made, (tracepoints or {}).get(program))
         lines += [
             "static inline int",
             f"{name}__{program}__attach({skel})",
             "{",
             f"\tint prog_fd = skel->progs.{program}.prog_fd;",
-            f"\tint fd = skel_raw_tracepoint_open({argument}, prog_fd);",
+            f"\tint fd = {call}",
             "",
             "\tif (fd > 0)",
             f"\t\tskel->links.{program}_fd = fd;",
@@ -106,7 +144,14 @@ def header_of(
     lines += ["}", "static void", f"{name}__destroy({skel})", "{", "\tif (!skel)", "\t\treturn;"]
     lines += [f"\t{name}__detach(skel);"]
     lines += [f"\tskel_closenz(skel->progs.{each}.prog_fd);" for each in programs]
-    pages = {ident: -(-len(value) // 4096) * 4096 for ident, value in data.items()}
+    pages = {
+        entry.ident: (-entry.value_size // 8 * 8 * entry.max_entries // 4096) * -4096
+        for entry in loader.maps
+    }
+    protections = {
+        entry.ident: "PROT_READ" if entry.flags & MapFlag.RDONLY_PROG else "PROT_READ | PROT_WRITE"
+        for entry in loader.maps
+    }
     for entry in loader.maps:
         ident = entry.ident
         if ident in data:
@@ -148,7 +193,7 @@ def header_of(
         lines += [
             f"\tskel->{ident} = (__typeof__(skel->{ident}))"
             f"skel_finalize_map_data(&skel->maps.{ident}.initial_value,",
-            f"\t\t\t\t\t{pages[ident]}, PROT_READ, skel->maps.{ident}.map_fd);",
+            f"\t\t\t\t\t{pages[ident]}, {protections[ident]}, skel->maps.{ident}.map_fd);",
             f"\tif (!skel->{ident})",
             "\t\treturn -ENOMEM;",
         ]
@@ -156,9 +201,12 @@ def header_of(
     lines += [f"{name}__open_and_load(void)", "{", f"\tstruct {name} *skel;", ""]
     lines += [f"\tskel = {name}__open();", "\tif (!skel)", "\t\treturn NULL;"]
     lines += [f"\tif ({name}__load(skel)) {{", f"\t\t{name}__destroy(skel);", "\t\treturn NULL;"]
-    lines += ["\t}", "\treturn skel;", "}", "", "__attribute__((unused)) static void"]
-    lines += [f"{name}__assert(struct {name} *s __attribute__((unused)))", "{"]
-    lines += ["#ifdef __cplusplus", "#define _Static_assert static_assert", "#endif"]
-    lines += ["#ifdef __cplusplus", "#undef _Static_assert", "#endif", "}", ""]
-    lines += [f"#endif /* {guard} */", ""]
+    lines += ["\t}", "\treturn skel;", "}", ""]
+    if btf is not None:
+        lines += ["__attribute__((unused)) static void"]
+        lines += [f"{name}__assert(struct {name} *s __attribute__((unused)))", "{"]
+        lines += ["#ifdef __cplusplus", "#define _Static_assert static_assert", "#endif"]
+        lines += [line.removesuffix("\n") for line in asserts]
+        lines += ["#ifdef __cplusplus", "#undef _Static_assert", "#endif", "}"]
+    lines += ["", f"#endif /* {guard} */", ""]
     return "\n".join(lines)

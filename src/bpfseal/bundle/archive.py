@@ -73,7 +73,7 @@ def read_tar(data: bytes, where: str) -> dict[str, bytes]:
     if len(data) > MAX_BUNDLE_SIZE:
         raise InputError(f"larger than {MAX_BUNDLE_SIZE} bytes", where=where)
     if (kind := kind_of(data, where)) is not Kind.ARCHIVE:
-        raise InputError(f"a {kind.value}, not a bundle", where=where)
+        raise InputError(f"not a bundle: this is of the kind {kind.value}", where=where)
     files: dict[str, bytes] = {}
     last = ""
     offset = 0

@@ -7,9 +7,9 @@ so that nothing else is needed.
 Example:
     >>> from bpfseal.btf.builder import BtfBuilder
     >>> builder = BtfBuilder()
-    >>> array = builder.add_array(builder.add_int("char", 1, signed=True), 1, 16)
-    >>> declare(Btf.from_bytes(builder.encode()), array, "comm")
-    'char comm[16]'
+    >>> number = builder.add_int("char", 1, signed=True)
+    >>> declare(Btf.from_bytes(builder.encode()), number, "letter")
+    'char letter'
 """
 
 from __future__ import annotations

@@ -43,6 +43,10 @@ _USTAR_OFFSET: Final = 257
 _INCLUDE: Final = b"#include <bpf/skel_internal.h>"
 """The line that every C light skeleton has (``do_skeleton`` in tools/bpf/bpftool/gen.c)."""
 
+_OWN_HEADER: Final = re.compile(rb"/\* [^\n*]{1,200}: made by bpfseal ")
+"""How the headers of `bpfseal.bundle.skeleton_c` begin: they hold many variants, and nobody reads
+them back."""
+
 _ARCHIVE_STARTS: Final = (f"{BLOB_FOLDER}/".encode(), f"{INDEX_FILE}\0".encode())
 _HEADER_STARTS: Final = (b"/*", b"\xef\xbb\xbf/*")
 _CONTROL: Final = re.compile(rb"\r(?!\n)|[^\t\n\r\x20-\x7e\x80-\xff]")
@@ -80,6 +84,12 @@ def kind_of(data: bytes, where: str) -> Kind:
         names = " and ".join(kind.value for kind in found)
         raise InputError(f"ambiguous: it could be read as {names}", where=where)
     (kind,) = found
+    if kind is Kind.HEADER and _OWN_HEADER.match(data):
+        raise InputError(
+            "a C skeleton made by bpfseal, which is for compilers only",
+            where=where,
+            hint="give the bundle that it was made from",
+        )
     if kind is Kind.ARCHIVE and not data.startswith(_ARCHIVE_STARTS):
         raise InputError("a tar archive that is no bundle", where=f"{where}: offset 0")
     if kind is Kind.HEADER:

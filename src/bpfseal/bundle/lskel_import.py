@@ -2,7 +2,7 @@
 
 The header holds the loader's bytes and the names of its maps and programs. Everything else is read
 from the loader itself: the scheme from its check block, types and sizes from the attributes of its
-bpf() commands. Whatever the header says twice must agree.
+bpf() commands. Whatever the header says besides must be what the loader says.
 
 Example:
     >>> bundle = import_header(data, "execsnoop.lskel.h")  # doctest: +SKIP
@@ -17,10 +17,11 @@ from dataclasses import replace
 from typing import Final
 
 from bpfseal.bpf.insn import INSN_SIZE, ByteOrder, mov64_reg
-from bpfseal.bpf.uapi import MapType, ProgType
+from bpfseal.bpf.uapi import ProgType
 from bpfseal.bundle.derivation import check_config, derive
 from bpfseal.bundle.integrity import check_digest, check_loader_btf
 from bpfseal.bundle.lskel import LightSkeleton, parse_header
+from bpfseal.bundle.lskel_rules import check_header, tracepoint_of
 from bpfseal.bundle.media import BTF_TYPE, INSNS_TYPE, METADATA_TYPE, SIGNATURE_TYPE, SIZE_LIMITS
 from bpfseal.bundle.model import Bundle, Signature, SignedLoader
 from bpfseal.bundle.verify import LoaderVerification, verify_loader
@@ -47,10 +48,6 @@ _LIMITS: Final = {
     "opts_sig": SIZE_LIMITS[SIGNATURE_TYPE],
     "opts_excl_hash": 32,
 }
-_RAW_TRACEPOINTS: Final = (ProgType.RAW_TRACEPOINT, ProgType.RAW_TRACEPOINT_WRITABLE)
-_FILLED: Final = (MapType.ARRAY, MapType.ARENA)
-"""Map types that a loader gives a first value as global data."""
-
 _FIRST_INSN: Final = mov64_reg(6, 1)
 """What every loader begins with: it keeps its context."""
 
@@ -88,6 +85,7 @@ def import_header(data: bytes, where: str) -> Bundle:
             byteorder=byteorder,
         )
         _check_consistency(loader, header)
+        check_header(header, reading)
         signatures = (_signature(signature),) if signature is not None else ()
     except (InputError, VerificationError) as error:
         error.where = f"{where}: {error.where}" if error.where else where
@@ -179,15 +177,13 @@ def _program_entries(header: LightSkeleton, reading: LoaderReading) -> tuple[Pro
             f"the loader loads {len(made)} programs, the struct has {len(header.programs)}"
         )
     return tuple(
-        _program_entry(name, entry, header.tracepoints.get(name, ""))
+        _program_entry(name, entry, tracepoint_of(header.attached[name]))
         for name, entry in zip(header.programs, made, strict=True)
     )
 
 
 def _program_entry(name: str, loaded: LoadedProgram, tracepoint: str) -> ProgramEntry:
     fields, target = loaded.fields, loaded.attach_target
-    if tracepoint and fields["prog_type"] not in _RAW_TRACEPOINTS:
-        raise InputError(f"{name} is attached to a raw tracepoint, and is no such program")
     return ProgramEntry(
         name=name,
         section=_section(fields, target, tracepoint),
@@ -208,7 +204,7 @@ def _section(fields: Mapping[str, int], target: str, tracepoint: str) -> str:
     if target and fit[0].attach_btf:
         prefix, _ = attach_lookup(fit[0].attach_type)
         return f"{stem}/{target.removeprefix(prefix)}"
-    if tracepoint and fit[0].type in _RAW_TRACEPOINTS:
+    if tracepoint and fit[0].type == ProgType.RAW_TRACEPOINT:
         return f"{stem}/{tracepoint}"
     return stem if len(fit) == 1 else ""
 

@@ -66,8 +66,8 @@ class Access:
         plain_http: speak http in place of https.
         username: with `password`, in place of what Docker's configuration has.
         password: its password or token.
-        token_host: the host of a token service that may see the credentials although it lies in
-            another domain than the registry.
+        token_host: the host of a token service that may see the credentials although it is neither
+            above nor below the registry's.
         timeout: seconds for all that is exchanged, from looking up the name to the last byte, with
             log-in, redirects and what is tried again.
     """

@@ -45,11 +45,12 @@ def c_skeleton(bundle: Bundle, *, unsigned: bool = False) -> str:
     """Return the header; the same bundle gives the same text.
 
     Args:
-        bundle: signed variants; or, with `unsigned`, the one of scheme ``unsigned``.
+        bundle: its signed variants are embedded; or, with `unsigned`, the one of scheme
+            ``unsigned``.
         unsigned: the header loads what nobody signed, and says so.
 
     Raises:
-        UsageError: a variant that should be signed is not, or the other way round.
+        UsageError: no variant is signed that should be, or the other way round.
         VerificationError: the metadata is not what the signed instructions vouch for.
         InputError: what cannot be expressed in C, or contradicts itself.
     """

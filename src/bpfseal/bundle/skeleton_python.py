@@ -67,11 +67,12 @@ def python_skeleton(bundle: Bundle, *, unsigned: bool = False) -> str:
     """Return the module; the same bundle gives the same text.
 
     Args:
-        bundle: signed variants; or, with `unsigned`, the one of scheme ``unsigned``.
+        bundle: its signed variants are embedded; or, with `unsigned`, the one of scheme
+            ``unsigned``.
         unsigned: the module loads what nobody signed, and says so.
 
     Raises:
-        UsageError: a variant that should be signed is not, or the other way round.
+        UsageError: no variant is signed that should be, or the other way round.
         VerificationError: the metadata is not what the signed instructions vouch for.
         InputError: the variants contradict each other, or a name is no identifier.
     """

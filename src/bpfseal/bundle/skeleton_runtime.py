@@ -18,6 +18,7 @@ RUNTIME: Final = r"""#ifndef BPFSEAL_SKELETON_RUNTIME
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/keyctl.h>
 #include <bpf/libbpf.h>
 #include <bpf/skel_internal.h>
 

@@ -50,11 +50,11 @@ def chosen_variants(bundle: Bundle, *, unsigned: bool = False) -> tuple[SignedLo
 
     Args:
         bundle: its variants.
-        unsigned: take the only one, of scheme ``unsigned``, that nobody checks. Otherwise all have
-            signatures.
+        unsigned: take the only one, of scheme ``unsigned``, that nobody checks. Otherwise those
+            are taken that have signatures.
 
     Raises:
-        UsageError: a variant that should be signed is not, or the other way round; or there is
+        UsageError: no variant is signed that should be, or the other way round; or there is
             nothing to load.
         VerificationError: the metadata is not what the signed instructions vouch for, or the config
             says something else than the loader.

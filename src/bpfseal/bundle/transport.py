@@ -8,8 +8,8 @@ again.
 Where requests and credentials may go:
 
 - Over http only if that was asked for, and credentials over http only to this machine.
-- Credentials only to the registry, and to the token service that it names: on the same host, in the
-  same domain, or on a host that the caller has named. Redirects lose them (``requests`` does that).
+- Credentials only to the registry, and to the token service that it names: on the same host, on one
+  above or below it, or on a host that the caller has named. Redirects lose them (``requests``).
 - Redirects are followed for reading alone, as registries send readers to where the blobs lie; what
   comes back is checked against its digest. An upload goes to the registry itself.
 """
@@ -48,6 +48,11 @@ PAUSE: Final = 0.3
 
 MAX_ANSWER: Final = 1 << 20
 """The largest body of an answer that is no blob, in bytes."""
+
+_TOKEN_HOSTS: Final = dict.fromkeys(
+    ("docker.io", "index.docker.io", "registry-1.docker.io"), ("auth.docker.io",)
+)
+"""Token services that are known to belong to a registry and lie beside it."""
 
 _MAX_REDIRECTS = 4
 _CHUNK = 1 << 16
@@ -132,12 +137,16 @@ class _Adapter(HTTPAdapter):
             raise RefusedError(f"wants the credentials sent to {name} (--token-host allows it)")
 
     def _is_token_host(self, name: str) -> bool:
+        """Tell whether a host belongs to whom the registry belongs to.
+
+        That are the registry, hosts below and above it, and those of `_TOKEN_HOSTS`. A sibling may
+        be anybody's: ``mine.azurecr.io`` and ``yours.azurecr.io``, ``a.co.uk`` and ``b.co.uk``.
+        """
         own = host_name(self._host)
-        if name in (own, self._access.token_host.lower()):
-            return True
-        domain = own.split(".")[-2:]
-        is_address = domain[-1].isdigit()
-        return len(domain) == 2 and not is_address and name.split(".")[-2:] == domain
+        named = (own, self._access.token_host.lower(), *_TOKEN_HOSTS.get(own, ()))
+        is_related = own.endswith(f".{name}") or name.endswith(f".{own}")
+        are_domains = "." in own and "." in name and not own[-1].isdigit()
+        return name in named or (is_related and are_domains)
 
     def _body(self, raw: urllib3.HTTPResponse) -> bytes:
         if raw.headers.get("Content-Encoding", "identity").lower() != "identity":

@@ -21,20 +21,21 @@ _ORDER: Final = tuple(scheme.name for scheme in (*STRONGEST_FIRST, UNSIGNED))
 def loadable_variants(bundle: Bundle) -> tuple[SignedLoader, ...]:
     """Return the variants to try: signed ones, the strongest first, or the only one, unsigned.
 
+    What nobody signed is left out beside what somebody signed.
+
     Raises:
-        UsageError: a variant that should be signed is not, or there is nothing to load.
+        UsageError: no variant is signed that should be, or there is nothing to load.
         InputError: the variants differ in name, maps or programs, or two of these have one name.
     """
     check_name(bundle)
     variants = sorted(bundle.variants, key=lambda variant: _ORDER.index(variant.loader.scheme_name))
     if not variants:
         raise UsageError("the bundle holds no loader")
-    if len(variants) > 1:
-        variants = [entry for entry in variants if entry.loader.scheme is not UNSIGNED]
-    for variant in variants:
-        if variant.loader.scheme.signed_parts and not variant.signatures:
+    if signable := [entry for entry in variants if entry.loader.scheme.signed_parts]:
+        variants = [entry for entry in signable if entry.signatures]
+        if not variants:
             raise UsageError(
-                f"the variant {variant.loader.scheme_name} is not signed",
+                f"the variant {signable[0].loader.scheme_name} is not signed",
                 hint="bpfseal sign, or --scheme unsigned of an object",
             )
     if len({_what_it_makes(variant.loader) for variant in variants}) > 1:

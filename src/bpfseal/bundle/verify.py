@@ -16,7 +16,6 @@ Example:
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -150,7 +149,7 @@ def verify_loader(
         failures=tuple(str(failure) for failure in failures),
         payload=loader.scheme.signed_parts,
         admissions=best,
-        warnings=tuple(_warnings(best)),
+        warnings=tuple(_warnings(best, plain)),
         not_covered=open_attach_points(loader),
     )
 
@@ -248,10 +247,20 @@ def _refuse_unknown(signed: SignedLoader, certificates: Sequence[Certificate]) -
             )
 
 
-def _warnings(found: Sequence[Admission]) -> Iterator[str]:
+def _warnings(found: Sequence[Admission], plain: Sequence[Admission]) -> Iterator[str]:
+    """Say what is weak, and which kernels load this but for the signature's algorithms.
+
+    Args:
+        found: what each kernel makes of it.
+        plain: the same with a signature that each kernel can compute.
+    """
     if weak := [each for each in found if each.is_weak]:
         names = ", ".join(each.release.name for each in weak)
         yield f"{weak[0].reason} ({names})"
-    if lacking := [each for each in found if each.errno == errno.ENOPKG]:
-        names = ", ".join(each.release.name for each in lacking)
-        yield f"no kernel, or not every one, of {names} loads it: {lacking[0].text}"
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for each, otherwise in zip(found, plain, strict=True):
+        if otherwise.loads != "no" and each.errno not in (0, otherwise.errno):
+            lacking.setdefault((each.loads, each.text), []).append(each.release.name)
+    for (loads, text), kernels in lacking.items():
+        verb = "does not load" if loads == "no" else "does not always load"
+        yield f"{verb} on {', '.join(kernels)}: {text}"

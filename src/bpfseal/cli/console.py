@@ -88,7 +88,9 @@ class Console:
                 from rich.table import Table
                 from rich.text import Text
 
-                table = Table(*headers)
+                table = Table()
+                for header in headers:
+                    table.add_column(header, overflow="fold")  # never cut: names decide
                 for row in cells:
                     table.add_row(*(Text(_encodable(cell, sys.stdout)) for cell in row))
                 terminal.print(table)

@@ -112,7 +112,11 @@ def add_credential_options(options: Options) -> None:
         choices=SOURCES,
         help="what --private-key is; without it, pkcs11: says that it is on a token",
     )
-    options.add("--certificate", metavar="FILE", help="its certificate")
+    options.add(
+        "--certificate",
+        metavar="FILE",
+        help="its certificate (required, unless the token has it)",
+    )
     add_passphrase_options(options)
     options.add("--pin-file", metavar="FILE", help="file with the token's PIN")
     options.add("--pin-env", metavar="VAR", help="variable with the token's PIN")

@@ -215,31 +215,43 @@ def read_trust(files: Sequence[str], folders: Sequence[str] = ()) -> TrustStore:
 
     Args:
         files: files of certificates: PEM, or DER one right after the other.
-        folders: directories; their files that end in one of `CERTIFICATE_SUFFIXES` are read.
+        folders: directories; their files that end in one of `CERTIFICATE_SUFFIXES` are read, and
+            those without a certificate are passed over with a warning: keys lie there, too.
 
     Raises:
-        InputError: one of them cannot be read, or holds no certificate.
+        InputError: a file or directory cannot be read, or holds no certificate.
     """
     from bpfseal.signing.trust import TrustStore
     from bpfseal.signing.trust import read_certificates as parse
 
-    paths = dict.fromkeys(files, False)
-    for folder in folders:
-        try:
-            entries = sorted(Path(folder).iterdir())
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where=folder) from None
-        found = [str(path) for path in entries if path.suffix.lower() in CERTIFICATE_SUFFIXES]
-        if not found:
-            names = " ".join(CERTIFICATE_SUFFIXES)
-            raise InputError("holds no certificate", where=folder, hint=f"files named *{names}")
-        paths |= dict.fromkeys(found, True)
     stores = []
-    for path, only_regular in paths.items():
+    for path in dict.fromkeys(files):
         with naming(path):
-            data = read_argument(path, limit=KEY_LIMIT, only_regular=only_regular)
-            stores.append(parse(data).named(shown(path)))
-    return TrustStore.of(stores)
+            stores.append(parse(read_argument(path, limit=KEY_LIMIT)).named(shown(path)))
+    return TrustStore.of([*stores, *map(_read_folder, dict.fromkeys(folders))])
+
+
+def _read_folder(folder: str) -> TrustStore:
+    """Read the certificates of a directory; at least one."""
+    from bpfseal.signing.trust import TrustStore, read_certificates
+
+    try:
+        entries = sorted(Path(folder).iterdir())
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=folder) from None
+    stores = []
+    for path in (str(path) for path in entries if path.suffix.lower() in CERTIFICATE_SUFFIXES):
+        with naming(path):
+            data = read_argument(path, limit=KEY_LIMIT, only_regular=True)
+        try:
+            stores.append(read_certificates(data).named(path))
+        except InputError as error:
+            stores.append(TrustStore(warnings=(f"{path} is passed over: {error.message}",)))
+    store = TrustStore.of(stores)
+    if not store.certificates:
+        names = " ".join(CERTIFICATE_SUFFIXES)
+        raise InputError("holds no certificate", where=folder, hint=f"files named *{names}")
+    return store
 
 
 def read_secret(args: argparse.Namespace, name: str) -> bytes | None:

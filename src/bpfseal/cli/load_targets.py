@@ -116,14 +116,11 @@ class LinuxTarget:
         """Tell apart what is wrong with the artifact and what this machine lacks."""
         from bpfseal.kernel.linux.trial import verifies_signatures
 
-        if not isinstance(error, KernelError):
-            return error.exit_status
-        if error.step == "add_key":
+        if isinstance(error, KernelError) and error.step == "add_key":
             finding = verifies_signatures(self.kernel)
             if finding.answer is False:
-                error.hint = f"this kernel cannot verify signatures: {finding.reason}"
-                error.is_environment = True
-        return CapabilityError.exit_status if error.is_environment else error.exit_status
+                _blame_kernel(error, finding.reason)
+        return _status(error)
 
     def program_fields(self, fd: int) -> dict[str, Any]:
         """Return the program's id and tag."""
@@ -158,6 +155,7 @@ class ModelTarget:
         from bpfseal.kernel.model import ModelKernel, choose_kernel_btf
 
         self._ipe = _ipe(args)
+        self._profile = profile
         self._has_trace = bool(args.trace)
         btf = choose_kernel_btf(Path(args.btf) if args.btf is not None else None)
         hooks = [self._ipe] if self._ipe else ()
@@ -173,9 +171,12 @@ class ModelTarget:
 
     def explain(self, error: BpfsealError) -> int:
         """Say which rule denied, if it was the policy that refused."""
-        if isinstance(error, KernelError) and self._ipe is not None:
-            _explain_denial(error, self._ipe)
-        return error.exit_status
+        if isinstance(error, KernelError):
+            if self._ipe is not None:
+                _explain_denial(error, self._ipe)
+            if error.step == "add_key" and not self._profile.has_data_verification:
+                _blame_kernel(error, "built without CONFIG_SYSTEM_DATA_VERIFICATION")
+        return _status(error)
 
     def program_fields(self, fd: int) -> dict[str, Any]:  # noqa: ARG002 - Target's
         """Return nothing: the model has no ids."""
@@ -217,6 +218,19 @@ class ModelTarget:
         """Print the audit records."""
         if self._ipe is not None:
             print_records(self._ipe.records, console)
+
+
+def _blame_kernel(error: KernelError, reason: str) -> None:
+    """Say of a refused certificate that the kernel verifies no signature at all."""
+    error.hint = f"this kernel cannot verify signatures: {reason}"
+    error.is_environment = True
+
+
+def _status(error: BpfsealError) -> int:
+    """Return the exit status of a refusal: what no artifact can change is the kernel's."""
+    if isinstance(error, KernelError) and error.is_environment:
+        return CapabilityError.exit_status
+    return error.exit_status
 
 
 def _ipe(args: argparse.Namespace) -> Ipe | None:

@@ -73,7 +73,8 @@ _EPILOG: Final = f"""\
 exit status: 0 done, verified or allowed; 1 not verified or refused; 2 usage; 3 bad input;
 4 this environment cannot do it.
 Each --OPTION may also come from the variable BPFSEAL_OPTION or from [VERB] in a file that --config
-names; those that decide nothing about trust from ./{CONFIG_FILE}, too."""
+names; those that decide nothing about trust from ./{CONFIG_FILE}, too. --no-OPTION takes back an
+option without a value."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -177,7 +178,9 @@ def _dispatch(arguments: list[str], console: Console) -> int:
         parsers[name] = subparsers.add_parser(name, help=summary, description=summary)
         _add_common(parsers[name])
 
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:  # reported by the verb's parser, whose help it is that lists the known ones
+        parsers[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
     console.verb = args.verb
     refuse_empty(args)
     settings = read_settings(getattr(args, "config", None), os.environ)

@@ -37,6 +37,9 @@ CONFIG_FILE: Final = "bpfseal.toml"
 CONFIG_OPTION: Final = "config"
 """The option that names the file; it is in none."""
 
+INPUT_HELP: Final = "object, bundle or C light skeleton, - for stdin"
+"""What ``IN`` is."""
+
 _CONFIG_LIMIT: Final = 16 << 10
 """Bytes of the largest config file: the time that TOML takes grows with the square of a key."""
 
@@ -209,11 +212,9 @@ class Options:
         """
         if repeatable:
             keywords["action"] = "append"
+        note = " (required)" if required else f" (default: {default})" if default else ""
         action = self.parser.add_argument(
-            *flags,
-            default=argparse.SUPPRESS,
-            help=f"{help} (default: {default})" if default else help,
-            **keywords,
+            *flags, default=argparse.SUPPRESS, help=f"{help}{note}", **keywords
         )
         self._options[action.dest] = _Option(action, default, required, repeatable, local)
 
@@ -223,8 +224,19 @@ class Options:
         help: str,  # noqa: A002 - argparse's own name
         local: bool = False,
     ) -> None:
-        """Declare an option without a value; `local` as in `add`."""
+        """Declare an option without a value; `local` as in `add`.
+
+        ``--no-NAME`` takes back what another place says, since the command line wins.
+        """
         self.add(*flags, action="store_true", default=False, help=help, local=local)
+        name = flags[-1].removeprefix("--")
+        self.parser.add_argument(
+            f"--{name.removeprefix('no-')}" if name.startswith("no-") else f"--no-{name}",
+            dest=name.replace("-", "_"),
+            action="store_false",
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
 
     def together(self, *flags: str) -> None:
         """Say that options answer one question: a place that gives one of them gives all."""

@@ -1,11 +1,11 @@
 """Load the variant of a bundle that a kernel takes.
 
 Without a scheme the kernel's features choose: the strongest scheme that it takes. A bundle that
-lacks it is refused, since whoever leaves a variant out must not make a weaker check do. Where
-features tell nothing, signed variants are tried from the strongest on, the next one only if the
-kernel refused to take the loader for its format or its key. That is the rule of the C skeletons,
-too (`bpfseal.bundle.skeleton_runtime`). A loader that nobody signed is loaded only if that is asked
-for.
+lacks it, or has it without a signature, is refused, since whoever leaves a variant out must not
+make a weaker check do. Where features tell nothing, signed variants are tried from the strongest
+on, the next one only if the kernel refused to take the loader for its format or its key. That is
+the rule of the C skeletons, too (`bpfseal.bundle.skeleton_runtime`). A loader that nobody signed is
+loaded only if that is asked for.
 
 Example:
     >>> loaded = load_bundle(kernel, bundle)  # doctest: +SKIP
@@ -27,7 +27,6 @@ from bpfseal.kernel.load import (
     HostValues,
     LoadedSkeleton,
     load,
-    require_signature,
 )
 from bpfseal.kernel.protocol import Kernel
 from bpfseal.scheme import UNSIGNED
@@ -73,9 +72,9 @@ def load_bundle(
     Raises:
         UsageError: the bundle has no such variant.
         InputError: the variants contradict each other.
-        VerificationError: a variant that should be signed is not; ``auto`` found no signed variant
-            of the scheme that the kernel takes; or the metadata is not what the signed instructions
-            vouch for.
+        VerificationError: the variant of `scheme` is not signed and should be; ``auto`` found no
+            signed variant of the scheme that the kernel takes; or the metadata is not what the
+            signed instructions vouch for.
         KernelError: the kernel refused; of several refusals the one that tells most.
     """
     told: KernelError | None = None
@@ -109,17 +108,16 @@ def _candidates(kernel: Kernel, bundle: Bundle, scheme: str) -> tuple[SignedLoad
             "nothing in the bundle is signed",
             hint=f"bpfseal sign, or --scheme {UNSIGNED.name} of an object",
         )
-    for variant in bundle.variants:
-        if variant.loader.scheme is not UNSIGNED:
-            require_signature(variant, unsigned=False)
     variants = loadable_variants(bundle)
     wanted = kernel.accepted_scheme()
     if wanted is None:
         return variants
     have = [variant.loader.scheme_name for variant in variants]
-    if wanted not in have:
+    if wanted in have:
+        return (variants[have.index(wanted)],)
+    hint = f"signed are {', '.join(have)}; --scheme asks the kernel about one all the same"
+    if any(variant.loader.scheme_name == wanted for variant in bundle.variants):
         raise VerificationError(
-            f"no variant for scheme {wanted}, which this kernel takes",
-            hint=f"it has {', '.join(have)}; --scheme asks the kernel about one all the same",
+            f"the variant {wanted}, which this kernel takes, is not signed", hint=hint
         )
-    return (variants[have.index(wanted)],)
+    raise VerificationError(f"no variant for scheme {wanted}, which this kernel takes", hint=hint)

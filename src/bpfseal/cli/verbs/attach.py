@@ -29,16 +29,14 @@ FORMATS: Final = ("auto", "raw", "cms")
 
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
-    options.argument("input", metavar="IN", help="the object or bundle that prepare was given")
+    options.argument("input", metavar="IN", help="what prepare was given, - for stdin")
     options.add(
-        "--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="what was signed, if several"
+        "--scheme", choices=SIGNED_SCHEMES, help="what was signed; needed if IN holds several"
     )
     options.add("--signature", metavar="FILE", required=True, help="bare signature, or CMS")
     options.add("--format", choices=FORMATS, default="auto", help="what --signature is", local=True)
     options.add("--certificate", metavar="FILE", required=True, help="the signer's certificate")
-    options.add(
-        "--hash", choices=HASHES, default="sha256", help="digest of a bare signature", local=True
-    )
+    options.add("--hash", choices=HASHES, default="sha256", help="digest of a bare signature")
     add_target_options(options)
     add_output_options(options)
 
@@ -55,8 +53,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from bpfseal.signing.certificate import Certificate
 
     with naming(shown(args.input)):
-        bundle = read_input(args.input, args.scheme, read_target(args))
-        variant = single_variant(bundle, args.scheme)
+        scheme = args.scheme or ALL
+        bundle = read_input(args.input, scheme, read_target(args))
+        variant = single_variant(bundle, scheme)
     with naming(shown(args.certificate)):
         certificate = Certificate.from_pem_or_der(read_argument(args.certificate, limit=KEY_LIMIT))
     with naming(shown(args.signature)):

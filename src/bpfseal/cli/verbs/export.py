@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 from bpfseal.bundle.targets import check_distinct
 from bpfseal.bundle.writing import write_files
 from bpfseal.cli.console import Console
-from bpfseal.cli.inputs import ALL, SCHEME_CHOICES, STDIO, read_input, single_variant
-from bpfseal.cli.options import Options
+from bpfseal.cli.inputs import ALL, STDIO, read_input, single_variant
+from bpfseal.cli.options import INPUT_HELP, Options
 from bpfseal.cli.outputs import stdio
 from bpfseal.cli.streams import write_stdout
 from bpfseal.errors import UsageError
+from bpfseal.scheme import SCHEMES
 
 if TYPE_CHECKING:
     from bpfseal.bundle.model import SignedLoader
@@ -29,8 +30,8 @@ PARTS: Final = {
 
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
-    options.argument("input", metavar="IN", help="object or bundle, - for stdin")
-    options.add("--scheme", choices=SCHEME_CHOICES, default=ALL, help="the scheme, if several")
+    options.argument("input", metavar="IN", help=INPUT_HELP)
+    options.add("--scheme", choices=SCHEMES, help="the scheme; needed if IN holds several")
     for part, meaning in PARTS.items():
         flag = f"--{part.replace('_', '-')}"
         options.add(flag, metavar="FILE", help=f"write {meaning}, - for stdout")
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if STDIO in paths and console.json:
         raise UsageError("--json needs stdout for itself")
 
-    variant = single_variant(read_input(args.input, args.scheme), args.scheme)
+    scheme = args.scheme or ALL
+    variant = single_variant(read_input(args.input, scheme), scheme)
     contents = {part: part_of(variant, part) for part in wanted}
     write_files({Path(path): contents[part] for part, path in wanted.items() if path != STDIO})
     for part, path in wanted.items():

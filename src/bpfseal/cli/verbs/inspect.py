@@ -10,7 +10,7 @@ from bpfseal.bpf.insn import INSN_SIZE
 from bpfseal.bpf.uapi import MapType, ProgType
 from bpfseal.cli.console import Console, type_name
 from bpfseal.cli.inputs import ALL, SCHEME_CHOICES, read_input, variants
-from bpfseal.cli.options import Options
+from bpfseal.cli.options import INPUT_HELP, Options
 from bpfseal.errors import BpfsealError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
-    options.argument("input", metavar="IN", help="object or bundle, - for stdin")
+    options.argument("input", metavar="IN", help=INPUT_HELP)
     options.add("--scheme", choices=SCHEME_CHOICES, default=ALL, help="variants to show")
 
 
@@ -111,7 +111,10 @@ def _print_loader(document: dict[str, Any], console: Console) -> None:
     if not document["signatures"]:
         console.say("  signature        none")
     for signature in document["signatures"]:
-        console.say(f"  signature        {_signature_line(signature)}")
+        first, *others = _signature_lines(signature)
+        console.say(f"  signature        {first}")
+        for line in others:
+            console.say(f"                   {line}")
 
 
 def _print_entries(document: dict[str, Any], console: Console) -> None:
@@ -146,13 +149,15 @@ def _print_entries(document: dict[str, Any], console: Console) -> None:
         )
 
 
-def _signature_line(signature: dict[str, Any]) -> str:
+def _signature_lines(signature: dict[str, Any]) -> list[str]:
     if "problem" in signature:
-        return f"{signature['size']} bytes, unreadable: {signature['problem']}"
-    signers = [
-        f"{info['algorithm']} with {info['digest']}, key id {info['key_id'] or 'by issuer'}"
-        for info in signature["signers"]
-    ]
+        return [f"{signature['size']} bytes, unreadable: {signature['problem']}"]
     certificate = signature.get("certificate")
-    by = f"{certificate['subject']} ({certificate['key_type']}), " if certificate else ""
-    return f"{by}{'; '.join(signers)}, {signature['size']} bytes (not verified)"
+    return [
+        f"{signature['size']} bytes (not verified)",
+        *([f"{certificate['subject']} ({certificate['key_type']})"] if certificate else []),
+        *(
+            f"{info['algorithm']} with {info['digest']}, key id {info['key_id'] or 'by issuer'}"
+            for info in signature["signers"]
+        ),
+    ]

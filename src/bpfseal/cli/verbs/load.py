@@ -13,7 +13,7 @@ from bpfseal.bpf.uapi import KeyringId, MapType, ProgType
 from bpfseal.cli.console import Console, type_name
 from bpfseal.cli.inputs import KEY_LIMIT, naming, read_argument, read_input, shown
 from bpfseal.cli.load_targets import open_target
-from bpfseal.cli.options import Options
+from bpfseal.cli.options import INPUT_HELP, Options
 from bpfseal.cli.streams import flush_stdout
 from bpfseal.errors import KernelError, UsageError, VerificationError
 from bpfseal.scheme import SCHEMES, SIGNED_SCHEMES
@@ -29,7 +29,7 @@ KEYRINGS: Final = {keyring.name.lower().replace("_", "-"): keyring.value for key
 
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
-    options.argument("input", metavar="IN", help="object or bundle, - for stdin")
+    options.argument("input", metavar="IN", help=INPUT_HELP)
     options.add(
         "--kernel",
         metavar="linux|model[:PROFILE]",
@@ -50,13 +50,21 @@ def configure(options: Options) -> None:
         help=f"keyring of the signature: {', '.join(KEYRINGS)}, or a serial",
     )
     options.flag("--no-metadata-check", help="run the loader even if its metadata was changed")
-    options.add("--pin", metavar="DIR", help="pin maps and programs below a directory in bpffs")
-    options.flag("--hold", help="keep what was loaded until SIGINT or SIGTERM comes", local=True)
-    options.add("--btf", metavar="FILE", help="BTF of the kernel, as in /sys/kernel/btf/vmlinux")
-    options.add("--policy", metavar="FILE", help="IPE policy that is active")
-    options.flag("--permissive", help="a denial by the policy is logged only")
-    options.flag("--success-audit", help="what the policy allows is logged, too", local=True)
-    options.flag("--trace", help="print every call to the kernel", local=True)
+    options.add(
+        "--pin", metavar="DIR", help="(linux) pin maps and programs below a directory in bpffs"
+    )
+    options.flag(
+        "--hold", help="(linux) keep what was loaded until SIGINT or SIGTERM comes", local=True
+    )
+    options.add(
+        "--btf", metavar="FILE", help="(model) BTF of the kernel, as in /sys/kernel/btf/vmlinux"
+    )
+    options.add("--policy", metavar="FILE", help="(model) IPE policy that is active")
+    options.flag("--permissive", help="(model) a denial by the policy is logged only")
+    options.flag(
+        "--success-audit", help="(model) what the policy allows is logged, too", local=True
+    )
+    options.flag("--trace", help="(model) print every call to the kernel", local=True)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

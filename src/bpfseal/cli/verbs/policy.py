@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from bpfseal.cli.console import Console, error_fields
-from bpfseal.cli.inputs import ALL, SCHEME_CHOICES, read_input, shown
-from bpfseal.cli.options import Options
+from bpfseal.cli.inputs import ALL, read_input, shown
+from bpfseal.cli.options import INPUT_HELP, Options
 from bpfseal.cli.policies import print_records, read_policy, record_fields
 from bpfseal.errors import BpfsealError, UsageError, errno_name
-from bpfseal.scheme import KFUNC
+from bpfseal.scheme import KFUNC, SCHEMES
 
 if TYPE_CHECKING:
     from bpfseal.bundle.model import SignedLoader
@@ -36,10 +36,12 @@ def configure(options: Options) -> None:
     options.add("--bpf-signature", choices=VERDICTS, help="eval: the verdict on the program")
     options.add("--bpf-keyring", choices=KEYRINGS, help="eval: the keyring of its signature")
     options.add("--bpf-kernel", choices=("FALSE", "TRUE"), help="eval: a running loader loads it")
+    options.add("--bundle", metavar="IN", help=f"eval: all that a load asks of this {INPUT_HELP}")
     options.add(
-        "--bundle", metavar="IN", help="eval: all that a load of this object or bundle asks"
+        "--scheme",
+        choices=tuple(SCHEMES),
+        help=f"eval: its variant (default: {KFUNC.name}, or else the only one)",
     )
-    options.add("--scheme", choices=SCHEME_CHOICES, default=ALL, help="eval: its variant")
     options.flag("--permissive", help="eval: a denial is logged only")
     options.flag("--success-audit", help="eval: what is allowed is logged, too", local=True)
 
@@ -185,13 +187,15 @@ def _bundle_questions(
     return expected_questions(variant, keyring)
 
 
-def _variant(path: str, scheme: str) -> SignedLoader:
+def _variant(path: str, scheme: str | None) -> SignedLoader:
     """Return the variant that was asked for, or the one that kernels with the series take."""
     from bpfseal.cli.inputs import single_variant
 
-    bundle = read_input(path, KFUNC.name if scheme == ALL else scheme)
-    names = [variant.loader.scheme_name for variant in bundle.variants]
-    return single_variant(bundle, KFUNC.name if scheme == ALL and KFUNC.name in names else scheme)
+    bundle = read_input(path, scheme or KFUNC.name)
+    if scheme is None:
+        names = [variant.loader.scheme_name for variant in bundle.variants]
+        scheme = KFUNC.name if KFUNC.name in names else ALL
+    return single_variant(bundle, scheme)
 
 
 def _question_fields(question: Question) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bpfseal.bundle.writing import is_folder, made_folders, write_files
 from bpfseal.cli.console import Console
 from bpfseal.cli.inputs import ALL, STDIO, naming, read_input, shown, variants
-from bpfseal.cli.options import Options
+from bpfseal.cli.options import INPUT_HELP, Options
 from bpfseal.cli.outputs import stdio, stem
 from bpfseal.cli.streams import write_stdout
 from bpfseal.cli.target import add_target_options, read_target
@@ -25,9 +25,9 @@ SUFFIX: Final = ".payload"
 
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
-    options.argument("input", metavar="IN", help="object or bundle, - for stdin")
+    options.argument("input", metavar="IN", help=INPUT_HELP)
     options.add("--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="what to prepare")
-    options.add("--hash", choices=HASHES, default="sha256", help="digest to sign", local=True)
+    options.add("--hash", choices=HASHES, default="sha256", help="digest to sign")
     options.add("-o", "--output", metavar="FILE|DIR", help="where to write, - for stdout")
     add_target_options(options)
 

@@ -45,10 +45,13 @@ def _print_features(console: Console) -> int:
     features = running_features()
     findings = {"verification": verifies_signatures(kernel)}
     findings |= {field.name: getattr(features, field.name) for field in fields(features)}
-    scheme = features.scheme() if findings["verification"].answer is not False else None
+    verifies = findings["verification"].answer
+    scheme = features.scheme() if verifies is not False else None
+    loads = False if scheme is None else verifies
     console.result(
         kernel=kernel.description,
         scheme=scheme,
+        loads=_WORDS[loads],
         findings={
             name: {"answer": _WORDS[finding.answer], "reason": finding.reason}
             for name, finding in findings.items()
@@ -62,12 +65,13 @@ def _print_features(console: Console) -> int:
             for name, finding in findings.items()
         ],
     )
-    console.verdict(
-        f"signed loaders of scheme {scheme} load here"
-        if scheme
-        else "no signed loader loads here with its metadata checked",
-        good=scheme is not None,
-    )
+    verdicts = {
+        True: f"signed loaders of scheme {scheme} load here",
+        False: "no signed loader loads here with its metadata checked",
+        None: f"signed loaders of scheme {scheme} load here if the kernel verifies signatures, "
+        "which only a process finds out that may load programs",
+    }
+    console.verdict(verdicts[loads], good=loads is True)
     return 0
 
 

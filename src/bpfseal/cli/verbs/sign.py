@@ -19,7 +19,7 @@ from bpfseal.cli.inputs import (
     shown,
     variants,
 )
-from bpfseal.cli.options import Options
+from bpfseal.cli.options import INPUT_HELP, Options
 from bpfseal.cli.outputs import add_output_options, destinations, write_output
 from bpfseal.cli.target import add_target_options, read_target
 from bpfseal.errors import UsageError
@@ -33,11 +33,9 @@ HASHES: Final = ("sha256", "sha384", "sha512")
 
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
-    options.argument("inputs", nargs="+", metavar="IN", help="object or bundle, - for stdin")
+    options.argument("inputs", nargs="+", metavar="IN", help=INPUT_HELP)
     add_credential_options(options)
-    options.add(
-        "--hash", choices=HASHES, default="sha256", help="digest that is signed", local=True
-    )
+    options.add("--hash", choices=HASHES, default="sha256", help="digest that is signed")
     options.add("--scheme", choices=(*SIGNED_SCHEMES, ALL), default=ALL, help="variants to sign")
     add_revision_option(options)
     options.add(

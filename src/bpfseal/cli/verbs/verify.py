@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpfseal.cli.console import Console, error_fields
 from bpfseal.cli.inputs import ALL, SCHEME_CHOICES, naming, read_input, read_trust, shown, variants
-from bpfseal.cli.options import Options
+from bpfseal.cli.options import INPUT_HELP, Options
 from bpfseal.errors import BpfsealError, UsageError, VerificationError, errno_name
 from bpfseal.release import RELEASES, Release
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def configure(options: Options) -> None:
     """Declare the arguments and options."""
-    options.argument("inputs", nargs="+", metavar="IN", help="object or bundle, - for stdin")
+    options.argument("inputs", nargs="+", metavar="IN", help=INPUT_HELP)
     options.add(
         "--certificate", metavar="FILE", repeatable=True, help="trust this; may be given again"
     )
@@ -38,7 +38,8 @@ def configure(options: Options) -> None:
         "--kernel",
         choices=tuple(RELEASES),
         repeatable=True,
-        help="it must load on this kernel, and others do not matter; may be given again",
+        help="some variant must load on this kernel; other kernels, and variants that are not "
+        "signed, do not matter; may be given again",
     )
     options.flag("--strict", help="a warning is a failure", local=True)
     options.together("--certificate", "--trust")
@@ -88,6 +89,9 @@ def _verify_input(path: str, scheme: str, question: _Question, console: Console)
     status = 0
     loadable: set[str] = set()
     for variant in found:
+        if question.releases is not None and not variant.signatures:
+            _pass_over(path, variant, console)
+            continue
         try:
             verification = _verify_variant(path, variant, question, console)
         except BpfsealError as error:
@@ -98,6 +102,14 @@ def _verify_input(path: str, scheme: str, question: _Question, console: Console)
     if missing and not status:
         status = _refuse_input(path, missing, console)
     return status
+
+
+def _pass_over(path: str, variant: SignedLoader, console: Console) -> None:
+    """Name a variant that nobody signed: no load takes it for one that loads on a kernel."""
+    scheme_name = variant.loader.scheme_name
+    console.say(f"{path}: {scheme_name}: not signed, so it is not asked about")
+    error = VerificationError("not signed", hint="sign it with: bpfseal sign")
+    console.result(input=path, scheme=scheme_name, verified=False, error=error_fields(error))
 
 
 def _refuse_input(path: str, missing: Sequence[str], console: Console) -> int:
