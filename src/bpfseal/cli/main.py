@@ -180,7 +180,7 @@ def _dispatch(arguments: list[str], console: Console) -> int:
 
     args, unknown = parser.parse_known_args(arguments)
     if unknown:  # reported by the verb's parser, whose help it is that lists the known ones
-        parsers[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
+        parsers[args.verb].refuse(unknown)
     console.verb = args.verb
     refuse_empty(args)
     settings = read_settings(getattr(args, "config", None), os.environ)

@@ -59,18 +59,9 @@ class Parser(argparse.ArgumentParser):
             **arguments,
         )
 
-    def parse_args(  # type: ignore[override] # argparse has overloads for other namespaces
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> argparse.Namespace:
-        """Take arguments apart; what is left over is an error.
-
-        Raises:
-            UsageError: there is something wrong with them.
-        """
-        parsed, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(_without_secrets(unknown))}")
-        return parsed
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Raise `UsageError` about arguments that nothing takes."""
+        self.error(f"unrecognized arguments: {' '.join(_without_secrets(unknown))}")
 
     def error(self, message: str) -> NoReturn:
         """Raise the message as `UsageError`."""
