@@ -22,6 +22,7 @@ from support.lskel_writer import header_of
 FOLDER = Path(__file__).parent / "headers"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GENUINE = sorted(path.name.removesuffix(".lskel.h.xz") for path in FOLDER.glob("*.xz"))
+GENUINE.remove("shapes-7.1")  # see test_members_that_compilers_place_elsewhere_...
 
 
 @cache
@@ -123,10 +124,9 @@ def test_the_line_of_a_different_member_is_named() -> None:
     assert str(error) == f"tool.lskel.h: line {line}: the loader's BTF makes it 'lost'"
 
 
-@pytest.mark.parametrize("name", ["shapes-7.8", "shapes-7.1"])
-def test_no_token_of_a_member_can_be_another(name: str) -> None:
+def test_no_token_of_a_member_can_be_another() -> None:
     """Every form of type: tokens left out, doubled or replaced, and words put in front."""
-    text = genuine(name)
+    text = genuine("shapes-7.8")
     start = text.index("\tstruct linked_bpf__data {")
     end = text.index("\n};\n", start)
     for found in [*re.finditer(r"\w+|[^\w\s]", text[start:end])][::29]:
@@ -141,6 +141,12 @@ def test_members_are_those_of_one_release() -> None:
     """Enums of one byte have a mode since libbpf 1.2 at the earliest; a header has it or not."""
     refused(genuine("shapes-7.8"), "} __attribute__((mode(byte))) ae5;", "} ae5;")
     refused(genuine("shapes-7.1"), "} ae5;", "} __attribute__((mode(byte))) ae5;")
+
+
+def test_members_that_compilers_place_elsewhere_than_the_loader_are_refused() -> None:
+    """libbpf 1.1 declares packed enums with the size of an int: what is behind them moves."""
+    with pytest.raises(InputError, match=r"mode\((byte|word)\)"):
+        imported(genuine("shapes-7.1"))
 
 
 @pytest.mark.parametrize(
@@ -232,11 +238,10 @@ CALLS = {
 
 
 @pytest.mark.parametrize("program", CALLS)
-@pytest.mark.parametrize("name", ["shapes-7.8", "shapes-7.1"])
-def test_each_type_is_attached_as_the_tool_does_it(name: str, program: str) -> None:
+def test_each_type_is_attached_as_the_tool_does_it(program: str) -> None:
     start = f"\tint prog_fd = skel->progs.{program}.prog_fd;\n\tint fd = "
     for other in {NONE, BY_BTF, ITERATOR, NAMED} - {CALLS[program]}:
-        refused(genuine(name), start + CALLS[program], start + other)
+        refused(genuine("shapes-7.8"), start + CALLS[program], start + other)
 
 
 def test_the_name_of_a_raw_tracepoint_is_the_headers_own() -> None:

@@ -158,7 +158,7 @@ def test_no_generated_message_that_verifies_is_a_trap() -> None:
     # The generator makes enough of each kind for that to mean something.
     assert count["traps"] > COUNT // 20
     assert count["verify"] > COUNT // 25
-    assert count["verify beside a good one"] > COUNT // 2
+    assert count["verify beside a good one"] > COUNT // 4
 
 
 def runs_tampered(name: str, cms: bytes) -> bool:

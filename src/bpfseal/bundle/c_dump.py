@@ -345,10 +345,15 @@ class CDump:
             name = self._counted(self._enumerator(self.btf.string(offset)), self._idents)
             self.put(f"\n{inner}{name} = {value}{suffix},")
         self.put(f"\n{_indentation(level)}}}")
-        if self.dialect.enum_modes and base.third == 1:
-            self.put(" __attribute__((mode(byte)))")
-        elif self.dialect.enum_modes and base.third == 8 and largest < 1 << 32:
-            self.put(" __attribute__((mode(word)))")
+        mode = {1: "byte", 8: "word" if largest < 1 << 32 else ""}.get(base.third, "")
+        if mode and not self.dialect.enum_modes:
+            raise InputError(
+                f"type {base.id} is an enum of {base.third} bytes, which old releases of the tool "
+                "declare with another size: compilers would place what is behind it elsewhere",
+                where=".BTF",
+            )
+        if mode:
+            self.put(f" __attribute__((mode({mode})))")
 
     def _enumerator(self, name: str) -> str:
         if not name:

@@ -3,11 +3,13 @@
 A kernel takes a message because of one SignerInfo in it; which one depends on the kernel's digests,
 on the keys in its keyring and on the order. `covered` asks something simpler that holds for all of
 them at once: over which parts of a loader does *any* SignerInfo hold a good signature by *any* key
-that the trusted certificates vouch for? What a kernel loads is always among the answers:
+whose certificate is at hand, whoever trusts it? What a kernel loads is always among the answers:
 
 - a kernel takes a message for some bytes only if one SignerInfo is a good signature over them, by
   a key of the keyring or by that of an embedded certificate which such a key vouches for
   (``pkcs7_validate_trust_one``);
+- a SignerInfo that is no good signature by any of them is not `judged`: the key may be in some
+  keyring all the same, so who asks has to refuse it;
 - so neither the order of the SignerInfos, nor those that a kernel passes over, nor a keyring with
   some of the keys only, can add anything.
 
@@ -41,9 +43,6 @@ PAYLOADS: tuple[Payload, ...] = tuple(
     dict.fromkeys(scheme.signed_parts for scheme in SCHEMES.values() if scheme.signed_parts)
 )
 """What a signature over a loader can cover, on any kernel."""
-
-_SUBJECT = b"subject "
-"""Before the name of a person, so that it is no name of a key."""
 
 _UNVERIFIABLE = frozenset({"ecrdsa"})
 """Algorithms that some kernels verify with, and that cannot be verified here."""
@@ -101,54 +100,6 @@ def readable(enclosed: Iterable[bytes]) -> tuple[Certificate, ...]:
     return tuple(found)
 
 
-def embedded(cms: bytes) -> tuple[Certificate, ...]:
-    """Return the certificates inside a message; none of one that no kernel takes."""
-    try:
-        return tuple(Certificate(each.der, each) for each in parse(cms).certificates)
-    except VerificationError:
-        return ()
-
-
-def vouched_for(
-    enclosed: Iterable[Certificate], trusted: Sequence[Certificate]
-) -> tuple[Certificate, ...]:
-    """Return those certificates of a bundle that lead, one by one, to a trusted key.
-
-    Root may add them to a keyring such as ``.secondary``, first those that a key there has issued,
-    then those that these have; their keys count there from then on
-    (``restrict_link_by_signature``). Whether the issuer has really signed them is not looked at.
-
-    Args:
-        enclosed: the certificates that come with signatures, of all variants of a bundle.
-        trusted: the trusted certificates.
-    """
-    issued: dict[bytes, list[Certificate]] = {}
-    for certificate in dict.fromkeys(enclosed):
-        for name in _issuer_names(certificate.parsed):
-            issued.setdefault(name, []).append(certificate)
-    found = dict.fromkeys(trusted)
-    for above in (waiting := list(found)):
-        for name in _subject_names(above.parsed):
-            below = [each for each in issued.pop(name, ()) if each not in found]
-            found |= dict.fromkeys(below)
-            waiting += below
-    return tuple(found)[len(dict.fromkeys(trusted)) :]
-
-
-def _subject_names(certificate: ParsedCertificate) -> Iterator[bytes]:
-    """Yield what certificates below may call it: the names of its key, and its subject."""
-    yield certificate.names_key
-    if certificate.key_id:
-        yield certificate.key_id
-    yield _SUBJECT + certificate.subject
-
-
-def _issuer_names(certificate: ParsedCertificate) -> Iterator[bytes]:
-    """Yield what it calls its issuer."""
-    yield from filter(None, (certificate.authority, certificate.authority_key_id))
-    yield _SUBJECT + certificate.issuer
-
-
 def covered(
     payloads: LoaderPayloads, cms: bytes, certificates: Sequence[Certificate]
 ) -> tuple[Covered, ...]:
@@ -157,8 +108,8 @@ def covered(
     Args:
         payloads: what the loader's kernels may hash.
         cms: the message.
-        certificates: the keys that count, and that vouch for embedded certificates
-            (`vouched_for` finds those that come with the bundle).
+        certificates: those at hand, beside those in the message: a key may be in some kernel's
+            keyring, such as ``.secondary``, whoever trusts it here.
 
     Raises:
         RefusedError: no kernel takes the message, whatever it should cover.
@@ -168,20 +119,13 @@ def covered(
     return tuple(_covered(payloads, parse(cms), _Names(certificates)))
 
 
-def unknown_signers(cms: bytes, certificates: Iterable[Certificate]) -> int:
-    """Return how many SignerInfos of a message name no certificate at hand.
+def all_judged(cms: bytes, found: Iterable[Covered]) -> bool:
+    """Tell whether each SignerInfo of a message is a good signature, as `covered` found.
 
-    What they cover cannot be known. A message that no kernel takes has none.
-
-    Args:
-        cms: the message.
-        certificates: those at hand, whoever trusts them, beside those in the message.
+    What another one covers cannot be known. A certificate of its signer's name does not help: it
+    may be anybody's.
     """
-    names = _Names((*certificates, *embedded(cms)))
-    try:
-        return sum(not names.of(info.name) for info in parse(cms).signer_infos)
-    except VerificationError:
-        return 0
+    return {each.position for each in found} == set(range(len(parse(cms).signer_infos)))
 
 
 def parse(cms: bytes) -> ParsedMessage:
@@ -238,26 +182,8 @@ def _signed_by(
 
 
 def _signers(info: SignerInfo, message: ParsedMessage, known: _Names) -> Iterator[Certificate]:
-    """Return the keys that may have signed, as far as a known one vouches for them."""
+    """Return the keys that may have signed: those at hand, and those that the message brings."""
     yield from known.of(info.name)
     for embedded in message.certificates:
-        if embedded.names_key == info.name and _is_vouched_for(embedded, message, known):
+        if embedded.names_key == info.name:
             yield Certificate(embedded.der, embedded)
-
-
-def _is_vouched_for(certificate: ParsedCertificate, message: ParsedMessage, known: _Names) -> bool:
-    """Tell whether a certificate names, itself or through others of the message, a known key.
-
-    Whether these have really signed it is not looked at.
-    """
-    chain = [certificate]
-    for below in chain:
-        if any(map(known.of, (below.names_key, below.authority, below.authority_key_id))):
-            return True
-        above = {below.authority, below.authority_key_id} - {None}
-        chain += [
-            each
-            for each in message.certificates
-            if each not in chain and above & {each.names_key, each.key_id}
-        ]
-    return False

@@ -95,11 +95,11 @@ def refuse_traps(signed: SignedLoader, certificates: Iterable[Certificate] = ())
     for number, signature in enumerate(signed.signatures, 1):
         try:
             found = coverage.covered(payloads, signature.cms, known)
-            count = len(coverage.parse(signature.cms).signer_infos)
+            is_judged = coverage.all_judged(signature.cms, found)
         except RefusedError as refused:
             raise _unjudged(number, f"no kernel takes it, {refused.message}") from refused
         refuse_covered(found, facts, tuple(RELEASES.values()))
-        if {each.position for each in found} != set(range(count)):
+        if not is_judged:
             reason = "it is over other bytes, or the certificate of its key is not in the bundle"
             raise _unjudged(number, reason)
 

@@ -221,6 +221,9 @@ def _check_members(btf: Btf, header: LightSkeleton, found: dict[str, BtfType | N
             _follow_members(btf, header, found, dialect)
         except _DifferentError as error:
             errors.append(error)
+        except InputError:
+            if not errors:  # else this dialect cannot say what the BTF does
+                raise
         else:
             return
     furthest = max(errors, key=lambda error: error.line)

@@ -81,8 +81,8 @@ def verify_loader(
     One trusted signature is enough, as one is all that a load passes to the kernel. A single
     trusted one that some kernel takes for a loader with unchecked metadata is too much, wherever it
     stands (`bpfseal.bundle.coverage`). The certificates inside the bundle are trusted by nobody;
-    but those that lead to a trusted key may be in a kernel's keyring, so their signatures must not
-    be traps either.
+    but their keys may be in some kernel's keyring, so their signatures must not be traps either,
+    and one that nobody can judge is refused.
 
     Args:
         signed: the loader with its signatures.
@@ -110,16 +110,18 @@ def verify_loader(
     facts = LoaderFacts.of(loader)
     payloads = LoaderPayloads(loader)
     judge = _Judge(payloads, claimed, trusted)
-    at_hand = coverage.readable((*(each.certificate for each in signed.signatures), *enclosed))
-    inside = [each for signature in signed.signatures for each in coverage.embedded(signature.cms)]
-    counting = (*trusted, *coverage.vouched_for((*at_hand, *inside), trusted))
+    enclosing = (*(each.certificate for each in signed.signatures), *enclosed)
+    at_hand = (*trusted, *coverage.readable(enclosing))
+    unjudged: list[int] = []
     verified: list[VerifiedSignature] = []
     failures: list[VerificationError] = []
     messages: list[bytes] = []
-    for signature in signed.signatures:
+    for number, signature in enumerate(signed.signatures, 1):
         # What a message claims to cover is judged below, whether or not a message does.
-        found = judge.covered(signature.cms, counting)
+        found, is_judged = judge.covered(signature.cms, at_hand)
         refuse_covered((each for each in found if each.payload != claimed), facts, kernels)
+        if not is_judged:
+            unjudged.append(number)
         try:
             verified.append(judge.verify(signature.cms, cryptos, at))
         except VerificationError as error:
@@ -128,7 +130,13 @@ def verify_loader(
             messages.append(signature.cms)
     if not verified:
         raise failures[0]
-    _refuse_unknown(signed, (*trusted, *at_hand))
+    if unjudged:
+        raise VerificationError(
+            f"signature {unjudged[0]} is no good one over this loader by any certificate at hand: "
+            "what it covers cannot be known",
+            hint="it may be a downgrade trap for a kernel that has the key: sign anew without it, "
+            "or trust the key",
+        )
     plain = tuple(admission(release, claimed, facts) for release in kernels)
     if not loader.scheme.binds_metadata:
         carried = facts.carried if facts.carried_by == loader.scheme_name else None
@@ -165,12 +173,18 @@ class _Judge:
         self._trusted = trusted
         self._find = pkcs7.find_in(each.parsed for each in trusted)
 
-    def covered(self, cms: bytes, certificates: Sequence[Certificate]) -> tuple[Covered, ...]:
-        """Return what a message covers; nothing if no kernel takes it at all."""
+    def covered(
+        self, cms: bytes, certificates: Sequence[Certificate]
+    ) -> tuple[tuple[Covered, ...], bool]:
+        """Return what a message covers, and whether that is all that it may cover.
+
+        One that no kernel takes covers nothing.
+        """
         try:
-            return coverage.covered(self._payloads, cms, certificates)
+            found = coverage.covered(self._payloads, cms, certificates)
+            return found, coverage.all_judged(cms, found)
         except RefusedError:
-            return ()
+            return (), True
 
     def verify(
         self, cms: bytes, cryptos: Sequence[KernelCrypto], at: datetime | None
@@ -228,23 +242,6 @@ def _explained(
 
 def _best(found: tuple[Admission, ...]) -> Admission:
     return min(found, key=lambda each: _PREFERENCE[each.loads])
-
-
-def _refuse_unknown(signed: SignedLoader, certificates: Sequence[Certificate]) -> None:
-    """Refuse signatures that nobody here can judge: whoever has their keys may take them for more.
-
-    Raises:
-        VerificationError: there is one.
-    """
-    for number, signature in enumerate(signed.signatures, 1):
-        if count := coverage.unknown_signers(signature.cms, certificates):
-            what = "a signer" if count == 1 else f"{count} signers"
-            raise VerificationError(
-                f"signature {number} names {what} whose certificate is not at hand: what it covers "
-                "cannot be known",
-                hint="it may be a downgrade trap for a kernel that has the key: sign anew without "
-                "it, or trust the key",
-            )
 
 
 def _warnings(found: Sequence[Admission], plain: Sequence[Admission]) -> Iterator[str]:
