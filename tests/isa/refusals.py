@@ -107,6 +107,9 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "BPF_LDX uses reserved fields"),
     "an opcode that does not exist": Refusal((mov64_reg(0, 2), Insn(0xFF), X), EINVAL,
         "unknown opcode ff"),
+    "a comparison of a register that does not exist, with a reserved field": Refusal(
+        (Insn(op.JMP | op.JEQ | op.X, 12, 0, 0, 1), X), EINVAL, "R12 is invalid"
+    ),
     "a register that does not exist": Refusal((mov64_reg(0, 12), X), EINVAL, "R12 is invalid"),
     "the frame pointer written from no value": Refusal((mov64_reg(10, 2), X), EACCES,
         "R2 !read_ok"),

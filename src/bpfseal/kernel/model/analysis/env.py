@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from errno import E2BIG, EACCES
+from errno import E2BIG, EACCES, EINVAL
 
 from bpfseal.bpf.insn import Insn
 from bpfseal.kernel.model.analysis import tnum
@@ -111,9 +111,12 @@ class Env:
         """Return what a register holds (``check_reg_arg`` with SRC_OP).
 
         Raises:
-            Refused: EACCES, nothing was ever written to it.
+            Refused: EACCES, nothing was ever written to it; EINVAL, there is none of this number.
         """
-        value = self.state.frames[-1].registers[number]
+        registers = self.state.frames[-1].registers
+        if number >= len(registers):
+            raise Refused(EINVAL, "check_reg_arg", f"R{number} is invalid")
+        value = registers[number]
         if value is None:
             raise Refused(EACCES, "check_reg_arg", f"R{number} !read_ok")
         return value
