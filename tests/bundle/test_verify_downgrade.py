@@ -347,8 +347,7 @@ def test_it_is_one_however_many_certificates_lead_from_a_trusted_key_to_it() -> 
 def test_no_certificate_that_comes_with_it_hides_it(enclosed: str) -> None:
     # It may be a trap for a kernel that has the key, in .secondary for example.
     loader = tiny("loadtime")
-    above = cms_writer.key("above", by="A")
-    leaf = cms_writer.key("leaf of above", by="above")
+    leaf = cms_writer.key("leaf of above", by="above")  # which A has issued
     stranger = cms_writer.key("stranger")
     key_id = leaf.certificate.parsed.key_id
     certificates = {
@@ -361,7 +360,6 @@ def test_no_certificate_that_comes_with_it_hides_it(enclosed: str) -> None:
         ).der,
         "intermediate left out": leaf.certificate.der,
     }
-    assert above is not leaf
     trusted = [cms_writer.key("A").certificate]
     whole = loader.insns + loader.metadata
     good = cms_writer.signer_info(cms_writer.key("A"), whole)

@@ -8,8 +8,8 @@ whose certificate is at hand, whoever trusts it? What a kernel loads is always a
 - a kernel takes a message for some bytes only if one SignerInfo is a good signature over them, by
   a key of the keyring or by that of an embedded certificate which such a key vouches for
   (``pkcs7_validate_trust_one``);
-- a SignerInfo that is no good signature by any of them is not `judged`: the key may be in some
-  keyring all the same, so who asks has to refuse it;
+- a SignerInfo that is no good signature by any of them leaves the answer incomplete
+  (`Coverage.is_whole`): its key may be in some keyring all the same, so who asks has to refuse it;
 - so neither the order of the SignerInfos, nor those that a kernel passes over, nor a keyring with
   some of the keys only, can add anything.
 
@@ -19,7 +19,7 @@ as it should be: no signer writes such a message.
 Example::
 
     payloads = LoaderPayloads(loader)
-    [found.parts for found in covered(payloads, cms, trusted)]  # [("insns",)]
+    [each.payload for each in covered(payloads, cms, trusted).found]  # [("insns",)]
 """
 
 from __future__ import annotations
@@ -85,6 +85,20 @@ class Covered:
     algorithm: str
 
 
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What a message covers.
+
+    Attributes:
+        found: the good signatures in it.
+        is_whole: each of its SignerInfos is among them. What another one covers cannot be known; a
+            certificate of its signer's name does not help, it may be anybody's.
+    """
+
+    found: tuple[Covered, ...] = ()
+    is_whole: bool = True
+
+
 def readable(enclosed: Iterable[bytes]) -> tuple[Certificate, ...]:
     """Return the certificates that come with signatures, each once; what is none is left out.
 
@@ -100,9 +114,7 @@ def readable(enclosed: Iterable[bytes]) -> tuple[Certificate, ...]:
     return tuple(found)
 
 
-def covered(
-    payloads: LoaderPayloads, cms: bytes, certificates: Sequence[Certificate]
-) -> tuple[Covered, ...]:
+def covered(payloads: LoaderPayloads, cms: bytes, certificates: Sequence[Certificate]) -> Coverage:
     """Find out what each SignerInfo of a message covers.
 
     Args:
@@ -116,16 +128,10 @@ def covered(
         VerificationError: a signature of a kind that cannot be verified here.
         CapabilityError: one with ML-DSA, which this installation does not have.
     """
-    return tuple(_covered(payloads, parse(cms), _Names(certificates)))
-
-
-def all_judged(cms: bytes, found: Iterable[Covered]) -> bool:
-    """Tell whether each SignerInfo of a message is a good signature, as `covered` found.
-
-    What another one covers cannot be known. A certificate of its signer's name does not help: it
-    may be anybody's.
-    """
-    return {each.position for each in found} == set(range(len(parse(cms).signer_infos)))
+    message = parse(cms)
+    found = tuple(_covered(payloads, message, _Names(certificates)))
+    judged = {each.position for each in found}
+    return Coverage(found, judged == set(range(len(message.signer_infos))))
 
 
 def parse(cms: bytes) -> ParsedMessage:

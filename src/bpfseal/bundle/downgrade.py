@@ -94,12 +94,11 @@ def refuse_traps(signed: SignedLoader, certificates: Iterable[Certificate] = ())
     payloads, facts = LoaderPayloads(signed.loader), LoaderFacts.of(signed.loader)
     for number, signature in enumerate(signed.signatures, 1):
         try:
-            found = coverage.covered(payloads, signature.cms, known)
-            is_judged = coverage.all_judged(signature.cms, found)
+            covers = coverage.covered(payloads, signature.cms, known)
         except RefusedError as refused:
             raise _unjudged(number, f"no kernel takes it, {refused.message}") from refused
-        refuse_covered(found, facts, tuple(RELEASES.values()))
-        if not is_judged:
+        refuse_covered(covers.found, facts, tuple(RELEASES.values()))
+        if not covers.is_whole:
             reason = "it is over other bytes, or the certificate of its key is not in the bundle"
             raise _unjudged(number, reason)
 

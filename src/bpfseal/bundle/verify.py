@@ -29,7 +29,7 @@ from bpfseal.bundle.admission import (
     describe,
     without_empty,
 )
-from bpfseal.bundle.coverage import Covered, LoaderPayloads
+from bpfseal.bundle.coverage import Coverage, Covered, LoaderPayloads
 from bpfseal.bundle.derivation import check_config, open_attach_points
 from bpfseal.bundle.downgrade import refuse_covered, refuse_unchecked
 from bpfseal.bundle.integrity import check_digest, check_loader_btf
@@ -118,14 +118,15 @@ def verify_loader(
     messages: list[bytes] = []
     for number, signature in enumerate(signed.signatures, 1):
         # What a message claims to cover is judged below, whether or not a message does.
-        found, is_judged = judge.covered(signature.cms, at_hand)
-        refuse_covered((each for each in found if each.payload != claimed), facts, kernels)
-        if not is_judged:
+        covers = judge.covered(signature.cms, at_hand)
+        others = [each for each in covers.found if each.payload != claimed]
+        refuse_covered(others, facts, kernels)
+        if not covers.is_whole:
             unjudged.append(number)
         try:
             verified.append(judge.verify(signature.cms, cryptos, at))
         except VerificationError as error:
-            failures.append(_explained(error, found, claimed, loader.scheme_name))
+            failures.append(_explained(error, others, loader.scheme_name))
         else:
             messages.append(signature.cms)
     if not verified:
@@ -173,18 +174,12 @@ class _Judge:
         self._trusted = trusted
         self._find = pkcs7.find_in(each.parsed for each in trusted)
 
-    def covered(
-        self, cms: bytes, certificates: Sequence[Certificate]
-    ) -> tuple[tuple[Covered, ...], bool]:
-        """Return what a message covers, and whether that is all that it may cover.
-
-        One that no kernel takes covers nothing.
-        """
+    def covered(self, cms: bytes, certificates: Sequence[Certificate]) -> Coverage:
+        """Return what a message covers; nothing if no kernel takes it at all."""
         try:
-            found = coverage.covered(self._payloads, cms, certificates)
-            return found, coverage.all_judged(cms, found)
+            return coverage.covered(self._payloads, cms, certificates)
         except RefusedError:
-            return (), True
+            return Coverage()
 
     def verify(
         self, cms: bytes, cryptos: Sequence[KernelCrypto], at: datetime | None
@@ -228,15 +223,13 @@ def _distinct(releases: Iterable[Release]) -> tuple[KernelCrypto, ...]:
 
 
 def _explained(
-    error: VerificationError, found: Sequence[Covered], claimed: Payload, scheme_name: str
+    error: VerificationError, others: Sequence[Covered], scheme_name: str
 ) -> VerificationError:
     """Say what a signature covers that does not cover what it should."""
-    for each in found:
-        if each.payload != claimed:
-            error.hint = (
-                f"it is a signature over {describe(each.payload)}, "
-                f"not what scheme {scheme_name} needs"
-            )
+    for each in others:
+        error.hint = (
+            f"it is a signature over {describe(each.payload)}, not what scheme {scheme_name} needs"
+        )
     return error
 
 

@@ -42,8 +42,6 @@ from bpfseal.sections import attach_lookup
 _MAP_IN_MAP: Final = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _KEY_SIZE: Final = 4
 _FD_SIZE: Final = 4
-_FIRST_WORDS: Final = 2
-"""Words of the frame before the fds of programs and the digest: BTF and inner map."""
 
 _MAP_FIELDS: Final = (
     "map_type",

@@ -27,7 +27,6 @@ _BY_ISSUER: Final = 1
 _BY_KEY_ID: Final = 3
 _VERSIONS: Final = (_BY_ISSUER, _BY_KEY_ID)
 _INDEFINITE: Final = 0x80
-_AUTHENTICODE_ONLY: Final = ("msSpOpusInfo", "msStatementType", "smimeCapabilities")
 
 
 @dataclass(frozen=True, slots=True)

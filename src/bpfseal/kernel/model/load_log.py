@@ -18,9 +18,6 @@ from bpfseal.errors import KernelError
 from bpfseal.kernel.model.attributes import Attr
 from bpfseal.kernel.model.refusal import refusal
 
-PATHS: Final = 3
-"""BPF_LOG_LEVEL1 and BPF_LOG_LEVEL2: which paths are shown."""
-
 _FIXED: Final = 8
 _LEVELS: Final = 15
 """BPF_LOG_FIXED; all levels, with BPF_LOG_STATS (BPF_LOG_MASK)."""

@@ -30,7 +30,6 @@ from bpfseal.kernel.model.analysis.scalar import (
 from bpfseal.kernel.model.analysis.tnum import U32, U64
 
 _SHIFTS: Final = frozenset({op.LSH, op.RSH, op.ARSH})
-_QUOTIENTS: Final = frozenset({op.DIV, op.MOD})
 _TNUM: Final = {
     op.ADD: tnum.add,
     op.SUB: tnum.subtract,

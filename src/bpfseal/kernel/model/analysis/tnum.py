@@ -98,12 +98,6 @@ def cut(a: Tnum, width: int) -> Tnum:
     return a[0] & kept, a[1] & kept
 
 
-def of_range(low: int, high: int) -> Tnum:
-    """Return what is known of a number between `low` and `high`, both unsigned."""
-    differing = (1 << (low ^ high).bit_length()) - 1
-    return low & ~differing, differing
-
-
 def intersect(a: Tnum, b: Tnum) -> Tnum:
     """Return what is known from both `a` and `b`, which describe the same number."""
     mask = a[1] & b[1]
